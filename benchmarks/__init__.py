@@ -1,0 +1,1 @@
+"""Throughput and latency, open loop, peers side by side."""

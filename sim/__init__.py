@@ -1,0 +1,1 @@
+"""Scenarios, jurisdictions, virtual time, faulty networks, and the mutants: relays and clients that cheat."""

@@ -1,0 +1,1 @@
+"""Tests of the command line, the web page and the sample mail."""

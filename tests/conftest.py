@@ -1,0 +1,65 @@
+"""What all tests share: how hard Hypothesis searches, and the programs that some tests need.
+
+Hypothesis profiles, chosen by `HYPOTHESIS_PROFILE`, otherwise "ci" where the variable CI is set and "dev" elsewhere:
+
+- ci: 50 examples, derived from the test itself, so that a run on the same code never differs from the last.
+- dev: 50 examples, new ones in each run; failures are kept and tried first the next time.
+- deep: 2,000 examples, for a search overnight.
+
+None has a deadline, and none minds that examples are made slowly: a busy machine is no bug.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "ci",
+    max_examples=50,
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("deep", settings.get_profile("dev"), max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+# Debian puts a broker into /usr/sbin, which is not on everybody's PATH.
+_PROGRAM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+
+
+def find_program(name: str) -> str | None:
+    """Return where a program lies, or None."""
+    return shutil.which(name, path=_PROGRAM_PATH)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked with the name of a program that this machine does not have."""
+    for name in ("mosquitto", "chromium"):
+        if item.get_closest_marker(name) and find_program(name) is None:
+            pytest.skip(f"no {name} on this machine")
+
+
+def _require_program(name: str) -> str:
+    path = find_program(name)
+    if path is None:
+        pytest.skip(f"no {name} on this machine")
+    return path
+
+
+@pytest.fixture(scope="session")
+def mosquitto_path() -> str:
+    """Where the broker lies; skips the test where there is none."""
+    return _require_program("mosquitto")
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """Where the browser lies; skips the test where there is none."""
+    return _require_program("chromium")

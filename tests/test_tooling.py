@@ -81,9 +81,7 @@ def test_every_room_is_type_checked_and_under_an_import_rule() -> None:
 )
 def test_makefile_has_target(target: str) -> None:
     # --question runs nothing; 2 is make's answer to a target that it does not know.
-    done = subprocess.run(
-        ["make", "--question", target], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["make", "--question", target], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode in {0, 1}, done.stderr
 
 

@@ -11,7 +11,7 @@ time, sends or decides: when to answer, to repeat and to give up is left to rela
 Randomness is handed in as `entropy`, a function from a number of bytes to that many secret random bytes.
 
 Why secretbox with a counter as nonce and no associated data: the link id only finds the key, and the counter is the
-nonce, so a changed one fails the tag. Each direction has a key of its own: a frame sent back to its sender opens nothing.
+nonce, so a changed one fails the tag. Each direction has its own key: a frame sent back to its sender opens nothing.
 """
 
 from collections.abc import Callable, Sequence

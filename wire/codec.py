@@ -14,7 +14,20 @@ from msgspec import Meta, Struct
 from wire.errors import FormatError
 from wire.limits import HASH_BYTES, ID_BYTES, KEY_BYTES, SIGNATURE_BYTES, UINT16_MAX, UINT32_MAX
 
-__all__ = ["U16", "U32", "U64", "Hash", "Id", "Key", "Signature", "decode", "encode"]
+__all__ = [
+    "U16",
+    "U32",
+    "U64",
+    "Hash",
+    "Id",
+    "Key",
+    "Positive",
+    "PositiveU32",
+    "Record",
+    "Signature",
+    "decode",
+    "encode",
+]
 
 Id = Annotated[bytes, Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
 Key = Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
@@ -24,6 +37,8 @@ U16 = Annotated[int, Meta(ge=0, le=UINT16_MAX)]
 U32 = Annotated[int, Meta(ge=0, le=UINT32_MAX)]
 # msgspec decodes MessagePack integers up to 2^64 - 1; SQLite keeps signed ones, so that 2^63 - 1 is the limit in use.
 U64 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+PositiveU32 = Annotated[int, Meta(ge=1, le=UINT32_MAX)]
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from wire.codec import U16, U32, U64, Hash, Id, Key, Record, Signature, decode, encode
+from wire.codec import U16, U32, U64, Hash, Id, Key, Positive, Record, Signature, decode, encode
 from wire.envelope import Body, Envelope
 from wire.identity import Account, SignedList, Token
 from wire.limits import (
@@ -152,7 +152,7 @@ class Receipts(Record, frozen=True, tag=1):
 class Delivered(Record, frozen=True):
     """One envelope on its way to its mailbox's device."""
 
-    number: Annotated[U64, Meta(ge=1)]
+    number: Positive
     envelope_id: Id
     expiry: U64
     body: Body

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from wire.codec import U64, Hash, Id, Key, Record, Signature, decode, encode
+from wire.codec import U64, Hash, Id, Key, Positive, Record, Signature, decode, encode
 from wire.errors import FormatError
 from wire.hashing import KeyRole, hash16, hash32, typed
 from wire.limits import (
@@ -96,7 +96,7 @@ class DeviceList(Record, frozen=True):
     """What the account key signs (protocol.md section 2.2)."""
 
     account: Account
-    version: Annotated[U64, Meta(ge=1)]
+    version: Positive
     previous: Hash
     account_key: Key
     devices: Annotated[tuple[DeviceEntry, ...], Meta(min_length=1, max_length=DEVICES_PER_ACCOUNT_MAX)]

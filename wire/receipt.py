@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 
 from msgspec import Meta
 
-from wire.codec import U16, U32, U64, Hash, Id, Record, Signature, decode
+from wire.codec import U16, U32, U64, Hash, Id, Positive, PositiveU32, Record, Signature, decode
 from wire.envelope import Envelope
 from wire.hashing import hash32, label
 from wire.limits import HASH_BYTES, PATH_HASHES_MAX
@@ -29,9 +29,9 @@ class CommitHeader(Record, frozen=True):
 
     relay_id: Id
     partition: U16
-    index: Annotated[U64, Meta(ge=1)]
+    index: Positive
     time_ms: U64
-    leaf_count: Annotated[U32, Meta(ge=1)]
+    leaf_count: PositiveU32
     root: Hash
     previous: Hash
 
@@ -55,7 +55,7 @@ class ReceiptEntry(Record, frozen=True):
 
     ref: U32
     position: U16
-    number: Annotated[U64, Meta(ge=1)]
+    number: Positive
     leaf: U32
     path: Path
 

@@ -8,8 +8,10 @@ an answer that says no carries the error's words, never a secret.
 """
 
 import asyncio
+import os
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 from msgspec import Meta
@@ -18,7 +20,7 @@ from wire.codec import U32, Record, decode, encode
 from wire.errors import BlindpostError, FormatError
 from wire.limits import MESSAGE_BYTES_MAX
 
-__all__ = ["Answer", "Ask", "Process", "RemoteError", "read_message", "write_message"]
+__all__ = ["Answer", "Ask", "Process", "RemoteError", "read_message", "serve", "write_message"]
 
 T = TypeVar("T")
 
@@ -141,3 +143,31 @@ class Process:
                 return
             except TimeoutError:
                 continue
+
+
+Verb = Callable[[bytes], Awaitable[Any]]
+"""Takes the encoded argument; its result is a record, or anything that MessagePack holds."""
+
+
+async def serve(verbs: Mapping[str, Verb]) -> None:
+    """Answer questions on standard input until it ends: the other side of `Process`.
+
+    Standard output belongs to the answers from here on; whatever prints goes to standard error.
+    """
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    reader = asyncio.StreamReader(limit=MESSAGE_MAX)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while (asked := await read_message(reader, Ask, "question")) is not None:
+        answers.write(write_message(await _answered(verbs, asked)))
+        answers.flush()
+
+
+async def _answered(verbs: Mapping[str, Verb], asked: Ask) -> Answer:
+    verb = verbs.get(asked.verb)
+    if verb is None:
+        return Answer(asked.number, f"there is no verb {asked.verb!r}", b"")
+    try:
+        return Answer(asked.number, "", encode(await verb(asked.argument)))
+    except (BlindpostError, OSError) as error:
+        return Answer(asked.number, f"{type(error).__name__}: {error}"[:4_096], b"")

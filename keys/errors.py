@@ -137,15 +137,10 @@ class WrongPassphrase(VaultError):
 
 
 class VaultDamaged(VaultError):
-    """A sealed row does not open under the vault's key: altered, of another place, or of another vault.
+    """A sealed row does not open under the vault's key: altered, of another place, or of another vault."""
 
-    Args:
-        row: the name of the row, which is no secret.
-    """
-
-    def __init__(self, row: str) -> None:
-        self.row = row
-        super().__init__(f"row {row}: does not open; altered, moved, or of another vault")
+    def __init__(self) -> None:
+        super().__init__("row: does not open; altered, moved from another place, or of another vault")
 
 
 class VaultLimit(VaultError):

@@ -181,6 +181,11 @@ class Session:
     # ------------------------------------------------------------------ messages
 
     @property
+    def accepted(self) -> bool:
+        """Whether the peer began the session, so that first bodies may come in it."""
+        return bool(self._first_digest)
+
+    @property
     def replied(self) -> bool:
         """Whether first bodies are over: we did not begin the session, or the peer has answered in it."""
         return not self._prekey_id

@@ -35,7 +35,7 @@ from wire.errors import FormatError
 from wire.hashing import keyed, label
 from wire.limits import ID_BYTES, KEY_BYTES, UINT32_MAX
 
-__all__ = ["CHEAP_FOR_TESTS", "STANDARD", "Cost", "Vault"]
+__all__ = ["CHEAP_FOR_TESTS", "STANDARD", "Cost", "Vault", "stretch"]
 
 _KIND: Final = "vault/1"
 _NONCE_BYTES: Final = 24
@@ -109,7 +109,7 @@ class Vault:
         stored = decode(_Header, header, "vault header")
         if stored.kind != _KIND:
             raise FormatError("vault header", "is of another kind")
-        wrapping = _stretch(passphrase, stored.salt, Cost(stored.operations, stored.memory_bytes))
+        wrapping = stretch(passphrase, stored.salt, Cost(stored.operations, stored.memory_bytes))
         associated = _header_label(stored.operations, stored.memory_bytes, stored.salt)
         try:
             key = crypto_aead_xchacha20poly1305_ietf_decrypt(stored.wrapped, associated, stored.nonce, wrapping)
@@ -159,13 +159,19 @@ class Vault:
 
 def _wrap(key: bytes, passphrase: bytes, cost: Cost, entropy: Entropy) -> bytes:
     salt, nonce = draw(entropy, ID_BYTES), draw(entropy, _NONCE_BYTES)
-    wrapping = _stretch(passphrase, salt, cost)
+    wrapping = stretch(passphrase, salt, cost)
     associated = _header_label(cost.operations, cost.memory_bytes, salt)
     wrapped = crypto_aead_xchacha20poly1305_ietf_encrypt(key, associated, nonce, wrapping)
     return encode(_Header(_KIND, cost.operations, cost.memory_bytes, salt, nonce, wrapped))
 
 
-def _stretch(passphrase: bytes, salt: bytes, cost: Cost) -> bytes:
+def stretch(passphrase: bytes, salt: bytes, cost: Cost) -> bytes:
+    """Argon2id with one lane, 32 bytes of output.
+
+    Raises:
+        FormatError: an empty passphrase, or one above 4,096 bytes.
+        VaultLimit: `cost` is out of bounds; nothing was run.
+    """
     if not 1 <= len(passphrase) <= PASSPHRASE_BYTES_MAX:
         raise FormatError("passphrase", f"has {len(passphrase)} bytes", PASSPHRASE_BYTES_MAX)
     for field, value, least, most in (

@@ -1,27 +1,70 @@
-"""The relay's core: all of protocol.md sections 2, 5, 6 and 9, with no I/O, no clock and no randomness of its own."""
+"""The relay's core: all of protocol.md sections 2, 5, 6 and 9, with no I/O, no clock and no randomness of its own.
+
+It joins the machines beside it: links.py (who speaks), commands.py (what is asked), mailboxes.py, delivery.py,
+directory.py and commitlog.py (what is kept), batch.py (what one commit makes durable). Packets, bodies and times are
+handed in, packets, reads and batches taken out; the same inputs give the same outputs, to the byte.
+
+    packet ─receive─▶ queue ─take_batch─▶ batch ─(store)─▶ committed ─▶ outboxes ─take_packets─▶ packets
+                        ▲                    │                └─ or aborted: refusals, and the state as before
+                        └── meanwhile the next commands gather here, untouched
+
+Rules: a command is looked at only when its batch is made, so that nothing in the queue ever depends on a commit that
+may still fail; a receipt is given only in `committed`; what does not fit a queue is refused by code.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
-from relay.core.events import Batch, CoreConfig, CoreCounters, Read, RelayIdentity, Snapshot
-from wire.rotation import Rotation
+from relay.core.batch import Refused, Seqs, Staged
+from relay.core.commands import ANSWERED, DEFERRED, Commands
+from relay.core.commitlog import CommitLog
+from relay.core.delivery import Deliveries
+from relay.core.directory import Directory
+from relay.core.events import (
+    REASON_WITHDRAWN,
+    Batch,
+    CoreConfig,
+    CoreCounters,
+    Read,
+    RelayIdentity,
+    RotationRow,
+    Snapshot,
+)
+from relay.core.links import Link, Links
+from relay.core.mailboxes import Mailboxes
+from wire.codec import decode, encode
+from wire.commands import DeviceCommand, Linked, LinkedDevice, decode_device_commands
+from wire.errors import BlindpostError, FormatError, RefusalCode
+from wire.identity import check_domain
+from wire.limits import KEY_BYTES
+from wire.receipt import ReceiptEntry
+from wire.rotation import Rotation, RotationRecord, sign_rotation
+from wire.signing import SigningKey
 
 __all__ = ["RelayCore"]
+
+# Used tokens that are past their date are looked for once in so many seconds, and so many go with one batch.
+_TOKENS_SWEPT_S = 3_600
+_TOKENS_SWEPT_MAX = 512
 
 
 class RelayCore:
     """One relay, as a state machine.
 
-    The service's loop: `receive` each packet; when no batch is under way `take_batch`, then `take_packets` (refusals
-    and answers that need no commit); commit the batch in a thread, then `committed` or `aborted`; `take_reads`, read,
-    `loaded`; `take_packets` and publish; `tick` at `next_deadline()`.
+    The service's loop: `receive` each packet; while no batch is under way and `has_work()`, `take_batch`; commit it
+    in a thread, then `committed` or `aborted`; `take_reads`, read, `loaded`; `take_packets` after any of these, and
+    publish; `tick` at `next_deadline()`.
 
     Args:
         config: limits.
         identity: relay id, current signing seed, rotations, partition.
         snapshot: what the store holds.
         entropy: gives n random bytes (handshake keys and nonces).
+
+    Raises:
+        FormatError: the snapshot contradicts itself, or the identity: another relay's store, or another key's.
     """
 
     def __init__(
@@ -29,37 +72,302 @@ class RelayCore:
     ) -> None:
         self.config = config
         self.counters = CoreCounters()
-        raise NotImplementedError
+        self._relay_id = identity.relay_id
+        self._signing_key = SigningKey(identity.seed)
+        self._rotations, rotations_waiting = _rotations(identity, snapshot, self._signing_key.public)
+        self._seqs = Seqs.after(snapshot)
+        self._log = CommitLog(identity.relay_id, identity.partition, snapshot)
+        self._mailboxes = Mailboxes(config, snapshot, self._log, self._seqs)
+        self._directory = Directory(snapshot, self._mailboxes, self._seqs)
+        self._links = Links(
+            config,
+            self.counters,
+            identity.relay_id,
+            self._signing_key,
+            self._rotations,
+            entropy,
+            self._on_linked,
+            self._on_closed,
+        )
+        self._deliveries = Deliveries(config, self.counters, self._links)
+        self._commands = Commands(
+            config, self.counters, self._links, self._mailboxes, self._deliveries, self._directory, self._log
+        )
+        self._queue: deque[tuple[Link, DeviceCommand, int]] = deque()
+        self._pending_bytes = 0
+        self._staged: Staged | None = None
+        self._unconfirmed: list[Link] = []
+        self._tenants_waiting: list[tuple[str, bytes]] = []
+        self._rotations_waiting: list[bytes] = rotations_waiting
+        self._now_ms = 0
+        self._resting_until_ms = 0
+        self._tokens_swept_s = 0
+        self._stopping = False
+        self.counters.envelopes_held = self._mailboxes.live
+
+    # ---- packets
 
     def receive(self, device_tag: bytes, packet: bytes, now_ms: int) -> None:
         """Take one broker packet that came on `bp/R/<device_tag>/up`. Never raises, whatever the bytes are."""
+        self._now_ms = now_ms
+        counters = self.counters
+        counters.packets += 1
+        try:
+            frame = self._links.receive(device_tag, packet, now_ms)
+        except BlindpostError:
+            counters.packets_dropped += 1
+            return
+        if frame is None:
+            return
+        link, plain = frame
+        counters.frames += 1
+        try:
+            commands = decode_device_commands(plain)
+        except FormatError as error:
+            # It is genuine, so the device is told; whose ref it would be is not known.
+            self._refuse(link, 0, Refused(RefusalCode.MALFORMED, f"{error.field}: {error.problem}", error.limit))
+            return
+        share = -(-len(packet) // len(commands))
+        for command in commands:
+            self._enqueue(link, command, share)
+
+    def _enqueue(self, link: Link, command: DeviceCommand, size: int) -> None:
+        config = self.config
+        if self._stopping:
+            self._refuse(link, command.ref, Refused(RefusalCode.STOPPING, "relay", 0, config.retry_after_ms))
+        elif link.pending_commands >= config.link_commands_max:
+            limit = config.link_commands_max
+            self._refuse(link, command.ref, Refused(RefusalCode.LINK_QUOTA, "commands", limit, config.retry_after_ms))
+        elif link.pending_bytes + size > config.link_bytes_max:
+            limit = config.link_bytes_max
+            self._refuse(link, command.ref, Refused(RefusalCode.LINK_QUOTA, "bytes", limit, config.retry_after_ms))
+        elif self._pending_bytes + size > config.pending_bytes_max:
+            limit = config.pending_bytes_max
+            self._refuse(link, command.ref, Refused(RefusalCode.OVERLOADED, "bytes", limit, config.retry_after_ms))
+        else:
+            link.pending_commands += 1
+            link.pending_bytes += size
+            self._pending_bytes += size
+            self._queue.append((link, command, size))
+
+    def _refuse(self, link: Link, ref: int, refused: Refused) -> None:
+        self._links.talk(link).other(self._commands.refusal(ref, refused))
 
     def take_packets(self) -> list[tuple[bytes, bytes]]:
         """Return (device_tag, packet) to publish on `bp/R/<device_tag>/down`, sealed now; the queue is empty then."""
+        return self._links.take_packets()
+
+    def _on_linked(self, link: Link) -> None:
+        if self._staged is not None and self._staged.directory_changed:
+            # What the directory will be is not known before the commit ends; the link says nothing until then.
+            link.confirmed = False
+            self._unconfirmed.append(link)
+            return
+        link.confirmed = True
+        self._links.talk(link).linked(Linked(self._now_ms // 1_000, tuple(map(self._linked_device, link.device_keys))))
+
+    def _linked_device(self, device_key: bytes) -> LinkedDevice:
+        device = self._directory.devices.get(device_key)
+        if device is None:
+            return LinkedDevice(device_key, False, 0, 0)
+        return LinkedDevice(device_key, True, len(device.one_time), device.mailbox.newest)
+
+    def _on_closed(self, link: Link) -> None:
+        for mailbox_id in list(link.subscribed):
+            mailbox = self._mailboxes.by_id.get(mailbox_id)
+            if mailbox is not None and mailbox.subscription is not None and mailbox.subscription.link is link:
+                self._deliveries.end(mailbox)
+
+    # ---- bodies
 
     def take_reads(self) -> list[Read]:
         """Return the bodies that deliveries wait for; read them and hand them to `loaded`."""
+        return self._deliveries.take_reads(self._now_ms)
 
     def loaded(self, reads: list[tuple[Read, list[bytes | None]]], now_ms: int) -> None:
         """Take bodies read from the store, in the order of each read's seqs."""
+        self._now_ms = now_ms
+        self._deliveries.loaded(reads, now_ms)
+
+    # ---- batches
+
+    def has_work(self) -> bool:
+        """Tell whether `take_batch` has something to look at. After an abort only new commands count, for a second."""
+        if self._queue:
+            return True
+        if self._now_ms < self._resting_until_ms:
+            return False
+        return bool(
+            self._tenants_waiting or self._rotations_waiting or self._mailboxes.gather_due(self._now_ms // 1_000)
+        )
 
     def take_batch(self, now_ms: int) -> Batch | None:
         """Apply what was received; return what must be made durable, or None. Only one batch may be under way."""
+        assert self._staged is None, "one batch at a time"
+        self._now_ms = now_ms
+        staged = Staged(self._seqs.copy())
+        batch = staged.batch
+        self._stage_waiting(staged)
+        if now_ms >= self._resting_until_ms:
+            self._mailboxes.stage_due(staged, now_ms // 1_000)
+        self._handle_queue(staged, now_ms)
+        if batch.is_empty():
+            # Nothing to make durable; what waited (for prekeys added and taken at once) waits for nothing.
+            self._finish(staged, now_ms)
+            return None
+        if batch.envelopes:
+            batch.commit = self._log.stage(staged.leaves, self._signing_key, now_ms)
+        batch.commits_below = self._log.prunable_below(self.config.commits_pruned_max)
+        if now_ms // 1_000 >= self._tokens_swept_s + _TOKENS_SWEPT_S:
+            self._tokens_swept_s = now_ms // 1_000
+            self._directory.stage_old_tokens(staged, now_ms // 1_000, _TOKENS_SWEPT_MAX)
+        self._staged = staged
+        return batch
+
+    def _stage_waiting(self, staged: Staged) -> None:
+        for domain, admin_key in self._tenants_waiting:
+            self._directory.stage_tenant(staged, domain, admin_key)
+        for record in self._rotations_waiting:
+            staged.batch.rotations.append(RotationRow(self._seqs.take("rotations"), record))
+        staged.tenants = len(self._tenants_waiting)
+        staged.rotations = len(self._rotations_waiting)
+
+    def _handle_queue(self, staged: Staged, now_ms: int) -> None:
+        config = self.config
+        batch = staged.batch
+        queue = self._queue
+        handle = self._commands.handle
+        left = min(len(queue), config.batch_commands_max)
+        while left and len(batch.envelopes) < config.batch_envelopes_max and batch.body_bytes < config.batch_bytes_max:
+            left -= 1
+            item = queue.popleft()
+            outcome = handle(staged, item[0], item[1], now_ms)
+            if outcome == ANSWERED:
+                self._release(item[0], item[2])
+            elif outcome == DEFERRED:
+                staged.deferred.append(item)
+            else:
+                staged.waiting.append(item)
+
+    def _release(self, link: Link, size: int) -> None:
+        link.pending_commands -= 1
+        link.pending_bytes -= size
+        self._pending_bytes -= size
+
+    def _requeue(self, staged: Staged) -> None:
+        self._queue.extendleft(reversed(staged.deferred))
 
     def committed(self, batch: Batch, now_ms: int) -> None:
         """The batch is durable: receipts, deliveries and answers go out."""
+        self._now_ms = now_ms
+        self._resting_until_ms = 0
+        staged = self._ending(batch)
+        self.counters.commits += 1
+        self._finish(staged, now_ms)
+
+    def _finish(self, staged: Staged, now_ms: int) -> None:
+        batch = staged.batch
+        self._mailboxes.committed(staged)
+        self._give_receipts(staged)
+        self._deliveries.gone([(item[0].mailbox, item[0].number) for item in staged.leaving])
+        self._deliveries.gone([(held.mailbox, held.number) for held in staged.expiring])
+        for held, row in zip(staged.fresh, batch.envelopes, strict=True):
+            self._deliveries.fresh(held, row.body, now_ms)
+        for mailbox in staged.closed:
+            self._deliveries.end(mailbox)
+            self._mailboxes.close(mailbox)
+        for link, ref in staged.done:
+            self._links.talk(link).done(ref)
+        for link, answer in staged.answers:
+            self._commands.say(link, answer)
+        del self._tenants_waiting[: staged.tenants]
+        del self._rotations_waiting[: staged.rotations]
+        if batch.commits_below:
+            self._log.pruned(batch.commits_below)
+        self._count(staged)
+        self._end(staged)
+
+    def _give_receipts(self, staged: Staged) -> None:
+        row = staged.batch.commit
+        if row is None:
+            for link, ref, kept in staged.submits:
+                for position, held in enumerate(kept):
+                    self._commands.receipt(link, ref, position, held)
+            return
+        self._log.committed(row)
+        index, header, signature = row.idx, row.header, row.signature
+        paths = self._log.all_paths(staged.leaves)
+        for link, ref, kept in staged.submits:
+            outbox = self._links.talk(link)
+            for position, held in enumerate(kept):
+                if held.commit_index == index:
+                    leaf = held.leaf
+                    outbox.receipt(header, signature, ReceiptEntry(ref, position, held.number, leaf, paths[leaf]))
+                else:
+                    self._commands.receipt(link, ref, position, held)
+
+    def _count(self, staged: Staged) -> None:
+        batch, counters = staged.batch, self.counters
+        withdrawn = sum(1 for row in batch.tombstones if row.reason == REASON_WITHDRAWN)
+        counters.envelopes += len(batch.envelopes)
+        counters.body_bytes += batch.body_bytes
+        counters.acks += batch.acks - withdrawn
+        counters.withdrawals += withdrawn
+        counters.expired += len(staged.expiring) - len(batch.tombstones_erased)
+        counters.envelopes_held = self._mailboxes.live
 
     def aborted(self, batch: Batch, error: Exception, now_ms: int) -> None:
         """The batch was not stored: its senders get `storage_failed`, and the state is as before `take_batch`."""
+        staged = self._ending(batch)
+        self._now_ms = now_ms
+        self._resting_until_ms = now_ms + self.config.retry_after_ms
+        for undo in reversed(staged.undo):
+            undo()
+        self._mailboxes.aborted(staged)
+        self._seqs.restore(staged.seqs_before)
+        self._deliveries.restored([item[0] for item in staged.leaving])
+        self._deliveries.restored(staged.expiring)
+        for link, command, _size in staged.waiting:
+            refused = Refused(RefusalCode.STORAGE_FAILED, "commit", 0, self.config.retry_after_ms)
+            self._refuse(link, command.ref, refused)
+        self.counters.aborted += 1
+        self._end(staged)
+
+    def _ending(self, batch: Batch) -> Staged:
+        staged = self._staged
+        assert staged is not None, "no batch is under way"
+        assert staged.batch is batch, "not the batch under way"
+        self._staged = None
+        return staged
+
+    def _end(self, staged: Staged) -> None:
+        for link, _command, size in staged.waiting:
+            self._release(link, size)
+        self._requeue(staged)
+        unconfirmed, self._unconfirmed = self._unconfirmed, []
+        for link in unconfirmed:
+            self._on_linked(link)
+
+    # ---- time
 
     def tick(self, now_ms: int) -> None:
-        """Do what is due by time: redeliveries, expiry, dead handshakes."""
+        """Do what is due by time: redeliveries, dead handshakes; what expires goes into the next batch."""
+        self._now_ms = now_ms
+        self._links.tick(now_ms)
+        self._deliveries.tick(now_ms)
+        self._mailboxes.gather_due(now_ms // 1_000)
 
     def next_deadline(self) -> int | None:
         """Return when `tick` has something to do, in ms; None: never, as things stand."""
+        deadlines = [self._links.next_deadline(), self._deliveries.next_deadline()]
+        expiry_s = self._mailboxes.next_expiry_s()
+        if expiry_s is not None:
+            deadlines.append(expiry_s * 1_000)
+        if self._now_ms < self._resting_until_ms:
+            deadlines.append(self._resting_until_ms)
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
-    def has_work(self) -> bool:
-        """Tell whether `take_batch` has something to look at."""
+    # ---- the operator
 
     def admit_tenant(self, domain: str, admin_key: bytes) -> None:
         """Admit a company; goes into the next batch. The same key again changes nothing.
@@ -67,12 +375,53 @@ class RelayCore:
         Raises:
             FormatError: the domain or the key is malformed, or the domain has another key.
         """
+        check_domain(domain)
+        if len(admin_key) != KEY_BYTES:
+            raise FormatError("admin key", f"has {len(admin_key)} bytes", KEY_BYTES)
+        known = self._directory.tenants.setdefault(domain, admin_key)
+        if known != admin_key:
+            raise FormatError("admin key", f"{domain} has another one already")
+        if (domain, admin_key) not in self._tenants_waiting and not self._directory.is_stored(domain):
+            self._tenants_waiting.append((domain, admin_key))
 
     def rotate(self, new_seed: bytes, now_ms: int) -> Rotation:
         """Sign from now on with a new key, cross-signed by the old one (section 2.6); goes into the next batch.
 
         Closes all links. May be called only while no batch is under way.
+
+        Raises:
+            FormatError: not a seed, or the current one.
         """
+        assert self._staged is None, "no rotation while a batch is under way"
+        new = SigningKey(new_seed)
+        if new.public == self._signing_key.public:
+            raise FormatError("signing seed", "is the current one")
+        self._now_ms = now_ms
+        rotation = sign_rotation(
+            self._relay_id, self._signing_key, new, self._log.head_index, self._log.head_hash, now_ms // 1_000
+        )
+        self._signing_key = new
+        self._rotations = (*self._rotations, rotation)
+        self._rotations_waiting.append(encode(rotation))
+        self._links.rotate(new, self._rotations)
+        return rotation
 
     def stop(self) -> None:
         """Refuse every command that comes from now on with `stopping`; what was received is still answered."""
+        self._stopping = True
+
+
+def _rotations(identity: RelayIdentity, snapshot: Snapshot, public: bytes) -> tuple[tuple[Rotation, ...], list[bytes]]:
+    """The chain of rotations, and the records of it that are not stored yet (a crash between key file and commit)."""
+    stored = [row.record for row in snapshot.rotations]
+    given = list(identity.rotations)
+    records = given if len(given) > len(stored) else stored
+    if records[: len(stored)] != stored or records[: len(given)] != given:
+        raise FormatError("rotations", "of the identity and of the store contradict each other")
+    stored_id = snapshot.relay.get("relay_id")
+    if stored_id is not None and stored_id != identity.relay_id:
+        raise FormatError("relay id", "the store is another relay's")
+    rotations = tuple(decode(Rotation, record, "rotations") for record in records)
+    if rotations and decode(RotationRecord, rotations[-1].rotation, "rotations").new_key != public:
+        raise FormatError("signing seed", "is not the one that the last rotation names")
+    return rotations, records[len(stored) :]

@@ -105,6 +105,8 @@ class CoreConfig:
     """After so many repeats without an ack only the lowest number is repeated, until the device acks again."""
     retry_after_ms: int = 1_000
     """What a refusal of kind 'again' asks a device to wait."""
+    mailbox_full_retry_ms: int = 60_000
+    """The same, for a full mailbox: room comes with acks and expiries."""
     commits_pruned_max: int = 512
     """Commits that one batch prunes."""
     bundle_answers_kept: int = 64

@@ -1,9 +1,10 @@
 """The promise that every store makes to the service. `memory.py` and `sqlite.py` keep it, and inherit nothing.
 
-A store knows no clock, no link and no key. It keeps rows (relay/core/events.py), applies one batch whole or not at all,
-and gives bodies back by `seq`. Whoever holds it (relay/service.py) calls it from one thread at a time, and decides when to
-checkpoint: a store truncates its log by itself after `CHECKPOINT_COMMITS` commits; the service calls `checkpoint()` not later
-than one second after the first commit since the last one, when it is idle, and before it copies the files for a disclosure.
+A store knows no clock, no link and no key. It keeps rows (relay/core/events.py), applies one batch whole or not at
+all, and gives bodies back by `seq`. Whoever holds it (relay/service.py) calls it from one thread at a time, and
+decides when to checkpoint: a store truncates its log by itself after `CHECKPOINT_COMMITS` commits; the service calls
+`checkpoint()` not later than one second after the first commit since the last one, when it is idle, and before it
+copies the files for a disclosure.
 """
 
 from __future__ import annotations

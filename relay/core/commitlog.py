@@ -1,0 +1,148 @@
+"""The log of commits: one signed header a commit, chained, and the receipts that it yields (protocol.md section 5.2).
+
+It keeps each commit's header, signature and leaves as long as a live or tombstoned envelope is of it, so that a
+repeated submit gets the receipt that the first one got. What the leaves mean is left to mailboxes.py, durability to
+the store.
+
+Rules: `time_ms` never falls; the header names the commit before it; a commit is pruned from the low end only, and the
+last one never, since the next header names it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from relay.core.events import CommitRow, Snapshot
+from wire.codec import decode, encode
+from wire.errors import FormatError
+from wire.limits import HASH_BYTES
+from wire.merkle import path_of, paths_of, root_of
+from wire.receipt import CommitHeader, commit_hash
+from wire.signing import SigningKey
+
+__all__ = ["Commit", "CommitLog"]
+
+# Paths of commits that repeated submits asked for lately; a commit has at most a few thousand leaves.
+_PATHS_KEPT = 256
+
+
+@dataclass(slots=True)
+class Commit:
+    """One durable commit. `live` counts its envelopes that are live or tombstoned."""
+
+    index: int
+    header: bytes
+    signature: bytes
+    leaves: bytes
+    live: int
+
+    def leaf(self, index: int) -> bytes:
+        """Return a leaf hash."""
+        return self.leaves[index * HASH_BYTES : (index + 1) * HASH_BYTES]
+
+
+class CommitLog:
+    """The chain of one partition.
+
+    Args:
+        relay_id: 16 bytes.
+        partition: the chain's number.
+        snapshot: the commits that are stored.
+    """
+
+    def __init__(self, relay_id: bytes, partition: int, snapshot: Snapshot) -> None:
+        self._relay_id = relay_id
+        self._partition = partition
+        self.commits: dict[int, Commit] = {}
+        self.head_index = 0
+        self.head_hash = bytes(HASH_BYTES)
+        self._head_time_ms = 0
+        self._lowest = 1
+        self._paths: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        for row in snapshot.commits:
+            self.commits[row.idx] = Commit(row.idx, row.header, row.signature, row.leaves, 0)
+        if snapshot.commits:
+            self._lowest = snapshot.commits[0].idx
+            self._set_head(snapshot.commits[-1])
+
+    def _set_head(self, row: CommitRow) -> None:
+        header = decode(CommitHeader, row.header, "commit header")
+        if header.relay_id != self._relay_id or header.partition != self._partition or header.index != row.idx:
+            raise FormatError("commit header", f"{row.idx} is not of this relay, partition and index")
+        self.head_index = row.idx
+        self.head_hash = commit_hash(row.header)
+        self._head_time_ms = header.time_ms
+
+    def stage(self, leaves: list[bytes], key: SigningKey, now_ms: int) -> CommitRow:
+        """Make and sign the next header; the log is unchanged until `committed`."""
+        header = encode(
+            CommitHeader(
+                self._relay_id,
+                self._partition,
+                self.head_index + 1,
+                max(now_ms, self._head_time_ms),
+                len(leaves),
+                root_of(leaves),
+                self.head_hash,
+            )
+        )
+        return CommitRow(self.head_index + 1, header, key.sign("commit", header), b"".join(leaves))
+
+    def committed(self, row: CommitRow) -> Commit:
+        """Append a commit that is durable; all its envelopes are live."""
+        commit = Commit(row.idx, row.header, row.signature, row.leaves, len(row.leaves) // HASH_BYTES)
+        self.commits[row.idx] = commit
+        if len(self.commits) == 1:
+            self._lowest = row.idx
+        self._set_head(row)
+        return commit
+
+    def hold(self, index: int) -> None:
+        """Count a live or tombstoned envelope of a commit, while loading.
+
+        Raises:
+            FormatError: the store has no such commit.
+        """
+        commit = self.commits.get(index)
+        if commit is None:
+            raise FormatError("commits", f"{index} is named by an envelope or tombstone, and is not there")
+        commit.live += 1
+
+    def release(self, index: int) -> None:
+        """An envelope of that commit is gone, and its tombstone too."""
+        self.commits[index].live -= 1
+
+    def prunable_below(self, most: int) -> int:
+        """Return the index below which commits may be pruned, `most` of them at a time; 0 if there is none."""
+        index = self._lowest
+        end = min(self.head_index, self._lowest + most)
+        while index < end:
+            commit = self.commits.get(index)
+            if commit is not None and commit.live:
+                break
+            index += 1
+        return index if index > self._lowest else 0
+
+    def pruned(self, below: int) -> None:
+        """Forget commits whose rows are deleted."""
+        for index in range(self._lowest, below):
+            self.commits.pop(index, None)
+        self._lowest = max(self._lowest, below)
+
+    def path(self, commit: Commit, leaf: int) -> bytes:
+        """Return the inclusion path of one leaf of an older commit."""
+        key = (commit.index, leaf)
+        path = self._paths.get(key)
+        if path is None:
+            data = commit.leaves
+            leaves = [data[start : start + HASH_BYTES] for start in range(0, len(data), HASH_BYTES)]
+            path = self._paths[key] = path_of(leaves, leaf)
+            if len(self._paths) > _PATHS_KEPT:
+                self._paths.popitem(last=False)
+        return path
+
+    @staticmethod
+    def all_paths(leaves: list[bytes]) -> list[bytes]:
+        """Return the inclusion paths of a new commit's leaves."""
+        return paths_of(leaves)

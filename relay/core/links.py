@@ -1,0 +1,350 @@
+"""Links: who may start a handshake, which link a packet belongs to, and what waits on each (protocol.md section 6.2).
+
+wire/link.py does the bytes of handshake and frames; here is decided what is answered and what is dropped. What a
+command means is left to commands.py.
+
+    nothing ──hello (token)──▶ PENDING ──prove (opens, all signed)──▶ LINKED ──replaced, pushed out, rotated──▶ closed
+                                  └── 10 s, or pushed out ──▶ nothing
+
+Rules: nothing that is not authenticated changes a link; an unanswered packet is counted as dropped; public-key work
+before authentication is paid for from token buckets, of the topic and of the relay; a link runs on the topic of one
+of its own devices; a new link takes a device over only once its prove has verified; every table is bounded.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from relay.core.events import CoreConfig, CoreCounters
+from relay.core.outbox import Outbox
+from wire.commands import Directory, encode_commands
+from wire.errors import BlindpostError, FormatError
+from wire.identity import device_tag as tag_of
+from wire.link import (
+    FRAME,
+    HELLO,
+    PROVE,
+    FrameOpener,
+    FrameSealer,
+    PendingLink,
+    accept_prove,
+    answer_hello,
+    link_id_of,
+    packet_kind,
+    unknown_link,
+)
+from wire.rotation import Rotation
+from wire.signing import SigningKey
+
+__all__ = ["Link", "Links", "TokenBucket"]
+
+# A proof is a key, a signature and 5 bytes of MessagePack; around them kind, link id, tag and array header.
+_PROOF_BYTES: Final = 101
+
+
+class TokenBucket:
+    """So many at once, so many a second. Counted in thousandths, so that it is exact."""
+
+    __slots__ = ("_level", "_now_ms")
+
+    def __init__(self, burst: int, now_ms: int) -> None:
+        self._level = burst * 1_000
+        self._now_ms = now_ms
+
+    def take(self, count: int, burst: int, per_s: int, now_ms: int) -> bool:
+        """Take tokens, all or none; tell whether there were enough. A clock that goes back adds none."""
+        if now_ms > self._now_ms:
+            self._level = min(burst * 1_000, self._level + (now_ms - self._now_ms) * per_s)
+        self._now_ms = now_ms
+        if self._level < count * 1_000:
+            return False
+        self._level -= count * 1_000
+        return True
+
+    def give_back(self, count: int) -> None:
+        """Return tokens that were not needed."""
+        self._level += count * 1_000
+
+
+class Link:
+    """One authenticated channel. Its repr shows no key.
+
+    `pending_commands` and `pending_bytes` count what waits for a batch or its commit.
+    """
+
+    __slots__ = (
+        "accounts",
+        "bundle_answers",
+        "closed",
+        "confirmed",
+        "device_keys",
+        "enrolled",
+        "generation",
+        "link_id",
+        "mailboxes",
+        "opener",
+        "outbox",
+        "pending_bytes",
+        "pending_commands",
+        "prove",
+        "sealer",
+        "subscribed",
+        "tag",
+        "work",
+    )
+
+    def __init__(
+        self, tag: bytes, pending: PendingLink, device_keys: tuple[bytes, ...], prove: bytes, work: TokenBucket
+    ) -> None:
+        self.tag = tag
+        self.link_id = pending.keys.link_id
+        self.device_keys = device_keys
+        self.opener = FrameOpener(pending.keys.up_key)
+        self.sealer = FrameSealer(pending.keys.link_id, pending.keys.down_key)
+        self.outbox = Outbox()
+        self.prove = prove
+        self.work = work
+        self.confirmed = False
+        self.closed = False
+        self.pending_commands = 0
+        self.pending_bytes = 0
+        # Mailboxes that deliver to this link, and answers to repeat, by ref.
+        self.subscribed: dict[bytes, None] = {}
+        self.bundle_answers: OrderedDict[int, tuple[str, Directory]] = OrderedDict()
+        # What the link may do, as of a generation of the directory (commands.py keeps it).
+        self.generation = -1
+        self.enrolled: tuple[bytes, ...] = ()
+        self.accounts: tuple[str, ...] = ()
+        self.mailboxes: frozenset[bytes] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"Link(devices={len(self.device_keys)}, closed={self.closed}, keys=<redacted>)"
+
+
+@dataclass(slots=True, repr=False)
+class _Pending:
+    tag: bytes
+    link: PendingLink
+    since_ms: int
+
+
+class Links:
+    """All links and handshakes of the relay.
+
+    Args:
+        config: bounds and token buckets.
+        counters: kept up to date.
+        relay_id: 16 bytes.
+        signing_key: signs welcomes.
+        rotations: go into welcomes.
+        entropy: for ephemeral keys and nonces.
+        on_linked: called with each new link; must see that `linked` is said.
+        on_closed: called with each link that ends.
+        now_ms: the time at start, for the buckets.
+    """
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        counters: CoreCounters,
+        relay_id: bytes,
+        signing_key: SigningKey,
+        rotations: tuple[Rotation, ...],
+        entropy: Callable[[int], bytes],
+        on_linked: Callable[[Link], None],
+        on_closed: Callable[[Link], None],
+    ) -> None:
+        self._config = config
+        self._counters = counters
+        self._relay_id = relay_id
+        self._signing_key = signing_key
+        self._rotations = rotations
+        self._entropy = entropy
+        self._on_linked = on_linked
+        self._on_closed = on_closed
+        self._links: OrderedDict[bytes, Link] = OrderedDict()
+        self._link_of_device: dict[bytes, Link] = {}
+        self._pending: OrderedDict[bytes, _Pending] = OrderedDict()
+        self._pending_of_topic: dict[bytes, int] = {}
+        self._topics: OrderedDict[bytes, TokenBucket] = OrderedDict()
+        self._hellos = TokenBucket(config.hello_relay_burst, 0)
+        self._proofs = TokenBucket(config.prove_signatures_burst, 0)
+        self._talking: dict[Link, None] = {}
+        self._packets: list[tuple[bytes, bytes]] = []
+
+    # ---- packets in
+
+    def receive(self, tag: bytes, packet: bytes, now_ms: int) -> tuple[Link, bytes] | None:
+        """Take a packet; return the link and the plaintext of a frame that is genuine and new.
+
+        Raises:
+            BlindpostError: the packet is to be dropped.
+        """
+        kind = packet_kind(packet)
+        if kind == FRAME:
+            return self._frame(tag, packet, now_ms)
+        if kind == HELLO:
+            self._hello(tag, packet, now_ms)
+        elif kind == PROVE:
+            self._prove(tag, packet, now_ms)
+        else:
+            raise FormatError("packet kind", f"{kind} is not for a relay")
+        return None
+
+    def _frame(self, tag: bytes, packet: bytes, now_ms: int) -> tuple[Link, bytes]:
+        link_id = link_id_of(packet)
+        link = self._links.get(link_id)
+        if link is None:
+            if link_id not in self._pending and self._topic_allows(tag, now_ms):
+                self._packets.append((tag, unknown_link(link_id)))
+            raise FormatError("link id", "is unknown")
+        if link.tag != tag:
+            raise FormatError("link id", "is not of this topic")
+        plain = link.opener.open(packet)
+        if plain is None:
+            raise FormatError("frame", "is replayed, forged or cut short")
+        self._links.move_to_end(link_id)
+        return link, plain
+
+    def _topic_allows(self, tag: bytes, now_ms: int) -> bool:
+        config = self._config
+        bucket = self._topics.get(tag)
+        if bucket is None:
+            bucket = self._topics[tag] = TokenBucket(config.hello_topic_burst, now_ms)
+            if len(self._topics) > config.topics_max:
+                self._topics.popitem(last=False)
+        else:
+            self._topics.move_to_end(tag)
+        return bucket.take(1, config.hello_topic_burst, config.hello_topic_per_s, now_ms)
+
+    def _hello(self, tag: bytes, packet: bytes, now_ms: int) -> None:
+        config = self._config
+        if not self._topic_allows(tag, now_ms):
+            raise FormatError("hello", "is one too many on this topic", config.hello_topic_per_s)
+        if not self._hellos.take(1, config.hello_relay_burst, config.hello_relay_per_s, now_ms):
+            raise FormatError("hello", "is one too many for this relay", config.hello_relay_per_s)
+        pending, welcome = answer_hello(self._relay_id, self._signing_key, self._rotations, packet, self._entropy)
+        if self._pending_of_topic.get(tag, 0) >= config.topic_handshakes_max:
+            self._end_handshake(next(key for key, other in self._pending.items() if other.tag == tag))
+        elif len(self._pending) >= config.pending_handshakes_max:
+            self._end_handshake(next(iter(self._pending)))
+        self._pending[pending.keys.link_id] = _Pending(tag, pending, now_ms)
+        self._pending_of_topic[tag] = self._pending_of_topic.get(tag, 0) + 1
+        self._packets.append((tag, welcome))
+
+    def _end_handshake(self, link_id: bytes) -> None:
+        tag = self._pending.pop(link_id).tag
+        self._pending_of_topic[tag] -= 1
+        if not self._pending_of_topic[tag]:
+            del self._pending_of_topic[tag]
+
+    def _prove(self, tag: bytes, packet: bytes, now_ms: int) -> None:
+        link_id = link_id_of(packet)
+        link = self._links.get(link_id)
+        if link is not None:
+            # The device did not get `linked`, or the broker replays: to say it again reveals nothing.
+            if link.tag != tag or packet != link.prove or not link.confirmed or not self._topic_allows(tag, now_ms):
+                raise FormatError("prove", "is not for a handshake under way")
+            self._on_linked(link)
+            return
+        pending = self._pending.get(link_id)
+        if pending is None or pending.tag != tag:
+            raise FormatError("prove", "is not for a handshake under way")
+        config = self._config
+        signatures = max(1, len(packet) // _PROOF_BYTES)
+        if not self._proofs.take(signatures, config.prove_signatures_burst, config.prove_signatures_per_s, now_ms):
+            raise FormatError("prove", "is one too many for this relay", config.prove_signatures_per_s)
+        try:
+            device_keys = accept_prove(pending.link, packet)
+        except FormatError:
+            # Forged by somebody without the link's key: no signature was checked, and the handshake goes on.
+            self._proofs.give_back(signatures)
+            raise
+        except BlindpostError:
+            # Whoever has the key and not the signatures gets no second try: each would be work for us.
+            self._end_handshake(link_id)
+            raise
+        self._end_handshake(link_id)
+        if all(tag_of(key) != tag for key in device_keys):
+            raise FormatError("prove", "is on a topic of none of its devices")
+        self._open(Link(tag, pending.link, device_keys, packet, TokenBucket(config.link_work_burst, now_ms)))
+
+    def _open(self, link: Link) -> None:
+        replaced = [self._link_of_device.get(key) for key in link.device_keys]
+        for key in link.device_keys:
+            self._link_of_device[key] = link
+        for old in replaced:
+            if (
+                old is not None
+                and not old.closed
+                and all(self._link_of_device[key] is not old for key in old.device_keys)
+            ):
+                self._close(old)
+        self._links[link.link_id] = link
+        if len(self._links) > self._config.links_max:
+            self._close(next(iter(self._links.values())))
+        self._counters.links = len(self._links)
+        self._counters.links_made += 1
+        self._on_linked(link)
+
+    def _close(self, link: Link) -> None:
+        link.closed = True
+        del self._links[link.link_id]
+        for key in link.device_keys:
+            if self._link_of_device.get(key) is link:
+                del self._link_of_device[key]
+        self._talking.pop(link, None)
+        self._counters.links = len(self._links)
+        self._on_closed(link)
+
+    # ---- packets out
+
+    def talk(self, link: Link) -> Outbox:
+        """Return where to put what the link is to be told; it is thrown away if the link is closed."""
+        if not link.closed:
+            self._talking[link] = None
+        return link.outbox
+
+    def take_packets(self) -> list[tuple[bytes, bytes]]:
+        """Seal all that waits."""
+        packets = self._packets
+        self._packets = []
+        waiting: dict[Link, None] = {}
+        for link in self._talking:
+            if not link.confirmed:
+                waiting[link] = None
+                continue
+            for commands in link.outbox.frames():
+                packets.append((link.tag, link.sealer.seal(encode_commands(commands))))
+                self._counters.frames_sent += 1
+        self._talking = waiting
+        return packets
+
+    # ---- time, rotation
+
+    def tick(self, now_ms: int) -> None:
+        """End handshakes that took too long."""
+        while self._pending:
+            link_id = next(iter(self._pending))
+            if self._pending[link_id].since_ms + self._config.handshake_ms > now_ms:
+                return
+            self._end_handshake(link_id)
+
+    def next_deadline(self) -> int | None:
+        """Return when the oldest handshake ends."""
+        for pending in self._pending.values():
+            return pending.since_ms + self._config.handshake_ms
+        return None
+
+    def rotate(self, signing_key: SigningKey, rotations: tuple[Rotation, ...]) -> None:
+        """Sign with another key from now on; every link and handshake ends, for the image held their keys."""
+        self._signing_key = signing_key
+        self._rotations = rotations
+        for link in list(self._links.values()):
+            self._close(link)
+        self._pending.clear()
+        self._pending_of_topic.clear()
+        self._packets.clear()

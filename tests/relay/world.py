@@ -87,7 +87,7 @@ class Device:
         self.dh_key = seeded(f"{name} dh")
         self.mailbox = seeded(f"{name} mailbox")[:16]
         self.tag = device_tag(self.key.public)
-        self.rng = random.Random(name)  # noqa: S311  # a test's entropy is to be repeatable
+        self.rng = random.Random(name)  # a test's entropy is to be repeatable
         self.pending: PendingHello | None = None
         self.keys: LinkKeys | None = None
         self.sealer: FrameSealer | None = None
@@ -171,7 +171,7 @@ class World:
         restarted: Callable[[Store], Store] | None = None,
     ) -> None:
         self.config = config or CoreConfig()
-        self.rng = random.Random(seed)  # noqa: S311  # a test's entropy is to be repeatable
+        self.rng = random.Random(seed)  # a test's entropy is to be repeatable
         self.now_ms = START_MS
         self.relay_key = SigningKey(seeded("relay"))
         self.relay_id = relay_id_of(self.relay_key.public)

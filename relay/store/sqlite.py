@@ -1,0 +1,259 @@
+"""The embedded store: SQLite in WAL mode, durable on every commit, erased for good (protocol.md section 9).
+
+Rows are only ever appended by `seq` or deleted; there is no index, so a commit writes at the end of each table and
+zeroes what it deletes (`secure_delete`). The write-ahead log is truncated after `CHECKPOINT_COMMITS` commits by the
+store itself, and earlier by whoever calls `checkpoint()`.
+
+Rules: `synchronous = FULL`, so that a commit that returned is on the disk; a batch is one transaction; a full disk
+gives a StoreError and leaves the store usable. Bodies are read on a connection of their own, so that reading never
+waits for a commit in another thread. Nothing of a row is ever in an error's text.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from relay.core.events import (
+    Batch,
+    CommitRow,
+    EnvelopeIndexRow,
+    ListRow,
+    MailboxRow,
+    PrekeyRow,
+    RotationRow,
+    Snapshot,
+    TenantRow,
+    TombstoneRow,
+    UsedTokenRow,
+)
+from relay.store.protocol import CHECKPOINT_COMMITS, StoreError
+from relay.store.schema import FORMAT, PAGE_BYTES, TABLES
+
+__all__ = ["SqliteStore"]
+
+Row = TypeVar("Row")
+
+# SQLite allows 32,766 variables; fewer keep statements small enough to be prepared once.
+_READ_AT_ONCE = 256
+_CACHE_KIB = 16_384
+
+
+class SqliteStore:
+    """Rows in one SQLite file.
+
+    Args:
+        path: the file; made, with mode 0600, if it is not there.
+        relay_id: 16 bytes; a file of another relay is refused.
+        partition: 0 to 65535; likewise.
+
+    Raises:
+        StoreError: the file cannot be opened, or is not a store of this relay, partition and format.
+    """
+
+    def __init__(self, path: Path, relay_id: bytes, partition: int = 0) -> None:
+        self._path = path
+        self._commits_since_checkpoint = 0
+        self._closed = False
+        new = not path.exists() or path.stat().st_size == 0
+        with _as_store_error("open"):
+            # The file is made here, so that it never exists with another mode.
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            self._writer = self._connect()
+            try:
+                if new:
+                    self._create(relay_id, partition)
+                self._check(relay_id, partition)
+                self._reader = self._connect()
+            except BaseException:
+                self._writer.close()
+                raise
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, isolation_level=None, check_same_thread=False, cached_statements=64, timeout=10.0
+        )
+        for pragma in (
+            f"page_size = {PAGE_BYTES}",
+            "auto_vacuum = NONE",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "secure_delete = ON",
+            "wal_autocheckpoint = 0",
+            "temp_store = MEMORY",
+            f"cache_size = -{_CACHE_KIB}",
+            "trusted_schema = OFF",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def _create(self, relay_id: bytes, partition: int) -> None:
+        db = self._writer
+        db.execute("BEGIN IMMEDIATE")
+        for statement in TABLES.values():
+            db.execute(statement)
+        db.executemany(
+            "INSERT INTO relay VALUES (?, ?, ?)",
+            [(1, "relay_id", relay_id), (2, "partition", partition.to_bytes(2, "big")), (3, "format", FORMAT)],
+        )
+        db.execute("COMMIT")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _check(self, relay_id: bytes, partition: int) -> None:
+        db = self._writer
+        schema = [sql for (sql,) in db.execute("SELECT sql FROM sqlite_schema ORDER BY rowid")]
+        if schema != list(TABLES.values()):
+            raise StoreError("store: has other tables than this format's")
+        held = dict(db.execute("SELECT name, value FROM relay ORDER BY seq"))
+        expected = {"relay_id": relay_id, "partition": partition.to_bytes(2, "big"), "format": FORMAT}
+        for name, value in expected.items():
+            if held.get(name) != value:
+                raise StoreError(f"store: its {name} is another one")
+        for pragma, setting in (("page_size", PAGE_BYTES), ("auto_vacuum", 0)):
+            if db.execute(f"PRAGMA {pragma}").fetchone()[0] != setting:
+                raise StoreError(f"store: its {pragma} is not {setting}")
+
+    # ---- rows
+
+    def load(self) -> Snapshot:
+        """Return all that is held but the bodies."""
+        with self._using("load"):
+            db = self._writer
+            return Snapshot(
+                dict(db.execute("SELECT name, value FROM relay ORDER BY seq")),
+                _rows(
+                    db,
+                    "SELECT seq, mailbox, number, envelope_id, expiry, commit_index, leaf, length(body) FROM envelopes",
+                    EnvelopeIndexRow._make,
+                ),
+                _rows(db, "SELECT * FROM tombstones", TombstoneRow._make),
+                _rows(db, "SELECT * FROM commits", CommitRow._make),
+                _rows(db, "SELECT * FROM mailboxes", MailboxRow._make),
+                _rows(db, "SELECT * FROM lists", ListRow._make),
+                _rows(db, "SELECT * FROM prekeys", PrekeyRow._make),
+                _rows(db, "SELECT * FROM tenants", TenantRow._make),
+                _rows(db, "SELECT * FROM used_tokens", UsedTokenRow._make),
+                _rows(db, "SELECT * FROM rotations", RotationRow._make),
+            )
+
+    def commit(self, batch: Batch) -> None:
+        """Apply a batch in one transaction; on return it is on the disk.
+
+        Raises:
+            StoreError: nothing was applied.
+        """
+        with self._using("commit"):
+            db = self._writer
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                self._apply(db, batch)
+                db.execute("COMMIT")
+            except BaseException:
+                # After a full disk SQLite may have rolled back by itself.
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        self._commits_since_checkpoint += 1
+        if self._commits_since_checkpoint >= CHECKPOINT_COMMITS:
+            self.checkpoint()
+
+    @staticmethod
+    def _apply(db: sqlite3.Connection, batch: Batch) -> None:
+        # Erasures first: a page that they empty may be used again by the insertions of the same commit.
+        _delete(db, "envelopes", batch.envelopes_erased)
+        _delete(db, "tombstones", batch.tombstones_erased)
+        _delete(db, "prekeys", batch.prekeys_erased)
+        _delete(db, "used_tokens", batch.used_tokens_erased)
+        if batch.commits_below:
+            db.execute("DELETE FROM commits WHERE idx < ?", (batch.commits_below,))
+        if batch.envelopes:
+            db.executemany("INSERT INTO envelopes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", batch.envelopes)
+        if batch.tombstones:
+            db.executemany("INSERT INTO tombstones VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", batch.tombstones)
+        if batch.commit is not None:
+            db.execute("INSERT INTO commits VALUES (?, ?, ?, ?)", batch.commit)
+        db.executemany("INSERT INTO mailboxes VALUES (?, ?, ?, ?, ?, ?, ?)", batch.mailboxes)
+        db.executemany("INSERT INTO lists VALUES (?, ?, ?, ?)", batch.lists)
+        db.executemany("INSERT INTO prekeys VALUES (?, ?, ?, ?, ?)", batch.prekeys)
+        db.executemany("INSERT INTO tenants VALUES (?, ?, ?)", batch.tenants)
+        db.executemany("INSERT INTO used_tokens VALUES (?, ?, ?)", batch.used_tokens)
+        db.executemany("INSERT INTO rotations VALUES (?, ?)", batch.rotations)
+        db.executemany("UPDATE mailboxes SET newest = ? WHERE seq = ?", batch.mailboxes_newest)
+        db.executemany("UPDATE mailboxes SET closed = 1 WHERE seq = ?", [(seq,) for seq in batch.mailboxes_closed])
+
+    def read(self, seqs: Sequence[int]) -> list[bytes | None]:
+        """Return the bodies of envelopes, None for each that is not there."""
+        bodies: dict[int, bytes] = {}
+        with self._using("read"):
+            for start in range(0, len(seqs), _READ_AT_ONCE):
+                some = seqs[start : start + _READ_AT_ONCE]
+                marks = ",".join("?" * len(some))
+                bodies.update(self._reader.execute(f"SELECT seq, body FROM envelopes WHERE seq IN ({marks})", some))  # noqa: S608  # marks only
+        return [bodies.get(seq) for seq in seqs]
+
+    # ---- files
+
+    def checkpoint(self) -> int:
+        """Move the write-ahead log into the main file and truncate it; return how many pages were moved.
+
+        Raises:
+            StoreError: the log could not be truncated: the disk is full, or somebody else reads the file.
+        """
+        with self._using("checkpoint"):
+            pages: int = self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+            busy: int = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            if busy:
+                raise StoreError("checkpoint: somebody reads the file")
+            self._commits_since_checkpoint = 0
+            return max(pages, 0)
+
+    def paths(self) -> list[Path]:
+        """Return the database file: after `checkpoint` it is all there is (the log is empty, -shm holds no content)."""
+        return [self._path]
+
+    def file_bytes(self) -> int:
+        """Return how many bytes the database file and its write-ahead log have."""
+        wal = self._path.with_name(self._path.name + "-wal")
+        return self._path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
+
+    def close(self) -> None:
+        """Checkpoint and let go of the files. Calling it twice is harmless."""
+        if self._closed:
+            return
+        try:
+            self.checkpoint()
+        finally:
+            self._closed = True
+            self._reader.close()
+            self._writer.close()
+
+    @contextmanager
+    def _using(self, what: str) -> Iterator[None]:
+        if self._closed:
+            raise StoreError("store: is closed")
+        with _as_store_error(what):
+            yield
+
+
+@contextmanager
+def _as_store_error(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError, OverflowError) as error:
+        # SQLite's words name tables and conditions, never values; the system's name the file, which is left out.
+        words = error.strerror if isinstance(error, OSError) else str(error)
+        raise StoreError(f"{what}: {words}") from None
+
+
+def _rows(db: sqlite3.Connection, query: str, make: Callable[[Sequence[object]], Row]) -> list[Row]:
+    # Tables are in the order of their integer primary key, so that no ORDER BY need be paid for.
+    return [make(row) for row in db.execute(query)]
+
+
+def _delete(db: sqlite3.Connection, table: str, seqs: list[int]) -> None:
+    if seqs:
+        db.executemany(f"DELETE FROM {table} WHERE seq = ?", [(seq,) for seq in seqs])  # noqa: S608  # our own names

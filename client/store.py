@@ -1,0 +1,283 @@
+"""A device's sealed rows in SQLite (architecture section 3, keys at rest).
+
+One table, three columns: the row's kind, its name and its sealed value. A name is a keyed hash and the value is sealed
+with kind and name as associated data (keys/vault.py), so that a stolen file shows how many rows of which kind and size
+there are, and a row moved to another place does not open. The names themselves stand inside the sealed values.
+
+Rules:
+
+* one step, one transaction: what a step puts and deletes becomes durable together (WAL, `synchronous = FULL`), or none
+  of it; only after the step has returned may a packet leave that rests on it;
+* deleted is erased: `secure_delete`, and the WAL is truncated after each 64 steps and at the close;
+* one process on one home (a file lock), for the life of the store;
+* a restored or copied file is noticed where the device itself can notice it: the row `GENERATION` names a counter that
+  moves at every open and close, and the database file's inode; the marker beside it names the counter. Where they
+  differ, `rolled_back` is true and the device must not send on old sessions. Who restores database, marker and inode
+  together (a snapshot of the whole machine) is not noticed here, and a relay could help to hide it.
+
+Left to callers: what the rows mean (client/records.py), and when a step begins and ends.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum, unique
+from hashlib import blake2b
+from pathlib import Path
+
+from client.errors import HomeInUse, HomeInvalid, StoreFailed
+from keys.vault import Vault
+from wire.codec import Record, decode, encode
+
+__all__ = ["Kind", "Step", "Store"]
+
+DATABASE = "device.sqlite"
+LOCK = "lock"
+MARKER = "generation"
+
+_TRUNCATE_AFTER_STEPS = 64
+_SCHEMA = (
+    "CREATE TABLE rows (kind INTEGER NOT NULL, name BLOB NOT NULL, sealed BLOB NOT NULL, "
+    "PRIMARY KEY (kind, name)) STRICT"
+)
+
+
+@unique
+class Kind(IntEnum):
+    """What a row is of; the only thing beside sizes that a stolen file shows."""
+
+    GENERATION = 1
+    META = 2
+    DEVICE = 3
+    ACCOUNT = 4
+    PIN = 5
+    SESSION = 6
+    PREKEYS = 7
+    SEEN = 8
+    OUTGOING = 9
+    PREPARED = 10
+    UPLOAD = 11
+    PAYLOAD = 12
+    KEPT = 13
+    UNRESOLVED = 14
+    PARTIAL = 15
+    PIECE = 16
+    RECEIPT = 17
+    HEADER = 18
+    NOTICE = 19
+    SENT = 20
+    CANARY = 21
+    BODY_PIN = 22
+    ACK = 23
+
+
+class _Row(Record, frozen=True):
+    name: bytes
+    value: bytes
+
+
+class _Generation(Record, frozen=True):
+    count: int
+    inode: int
+
+
+class Step:
+    """What one transaction puts and deletes, gathered in memory until the step ends."""
+
+    def __init__(self) -> None:
+        self._changes: dict[tuple[Kind, bytes], bytes | None] = {}
+
+    def put(self, kind: Kind, name: bytes, value: bytes) -> None:
+        """Write a row, or replace it."""
+        self._changes[kind, name] = value
+
+    def delete(self, kind: Kind, name: bytes) -> None:
+        """Remove a row, if it is there."""
+        self._changes[kind, name] = None
+
+    @property
+    def changes(self) -> dict[tuple[Kind, bytes], bytes | None]:
+        """What has been gathered so far; None where a row goes away."""
+        return self._changes
+
+
+class Store:
+    """The sealed rows of one home.
+
+    Args:
+        home: the folder, which must exist.
+        vault: seals and opens the rows.
+        fault: called with `before-commit` and `after-commit` at each transaction; tests stop the world there.
+
+    Raises:
+        HomeInUse: another process holds the home.
+        HomeInvalid: the database cannot be read.
+    """
+
+    def __init__(self, home: Path, vault: Vault, fault: Callable[[str], None] | None = None) -> None:
+        self._home = home
+        self._vault = vault
+        self._fault = fault or (lambda _boundary: None)
+        self._name_key = vault.name_key()
+        self._steps = 0
+        self._lock = _locked(home / LOCK)
+        try:
+            self._connection = _connected(home / DATABASE)
+            self.rolled_back = self._check_generation()
+        except sqlite3.Error as error:
+            os.close(self._lock)
+            raise HomeInvalid(f"{DATABASE}: {error}") from None
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def __repr__(self) -> str:
+        return f"Store(home={str(self._home)!r}, keys=<redacted>)"
+
+    # Reading
+
+    def get(self, kind: Kind, name: bytes) -> bytes | None:
+        """The value of one row, or None."""
+        hashed = self._hashed(kind, name)
+        found = self._connection.execute(
+            "SELECT sealed FROM rows WHERE kind = ? AND name = ?", (int(kind), hashed)
+        ).fetchone()
+        return None if found is None else self._opened(kind, hashed, found[0]).value
+
+    def items(self, kind: Kind) -> Iterator[tuple[bytes, bytes]]:
+        """Name and value of every row of a kind, in no order that means anything."""
+        cursor = self._connection.execute("SELECT name, sealed FROM rows WHERE kind = ?", (int(kind),))
+        for hashed, sealed in cursor:
+            row = self._opened(kind, hashed, sealed)
+            yield row.name, row.value
+
+    def count(self, kind: Kind) -> int:
+        """How many rows of a kind there are."""
+        return int(self._connection.execute("SELECT count(*) FROM rows WHERE kind = ?", (int(kind),)).fetchone()[0])
+
+    # Writing
+
+    @contextmanager
+    def step(self) -> Iterator[Step]:
+        """One transaction: durable when the block has ended; nothing of it happened if it, or the commit, failed.
+
+        Raises:
+            StoreFailed: the commit failed (a full disk, for one).
+        """
+        step = Step()
+        yield step
+        if step.changes:
+            self._commit(step)
+
+    def close(self) -> None:
+        """Move the generation, truncate the WAL, let go of the home."""
+        try:
+            self._move_generation()
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of the home without another write, as a crash would."""
+        self._connection.close()
+        os.close(self._lock)
+
+    def _commit(self, step: Step) -> None:
+        puts, deletes = [], []
+        for (kind, name), value in step.changes.items():
+            hashed = self._hashed(kind, name)
+            if value is None:
+                deletes.append((int(kind), hashed))
+            else:
+                sealed = self._vault.seal(encode(_Row(name, value)), _place(kind, hashed))
+                puts.append((int(kind), hashed, sealed))
+        self._fault("before-commit")
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany("DELETE FROM rows WHERE kind = ? AND name = ?", deletes)
+            self._connection.executemany("INSERT OR REPLACE INTO rows (kind, name, sealed) VALUES (?, ?, ?)", puts)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise StoreFailed(f"{DATABASE}: {error}") from None
+        self._fault("after-commit")
+        self._steps += 1
+        if self._steps % _TRUNCATE_AFTER_STEPS == 0:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    # Names, seals, generations
+
+    def _hashed(self, kind: Kind, name: bytes) -> bytes:
+        return blake2b(bytes((kind,)) + name, digest_size=16, key=self._name_key, person=b"bp1-row-name").digest()
+
+    def _opened(self, kind: Kind, hashed: bytes, sealed: bytes) -> _Row:
+        row = decode(_Row, self._vault.open(sealed, _place(kind, hashed)), "row")
+        if self._hashed(kind, row.name) != hashed:
+            raise HomeInvalid(f"{DATABASE}: a row stands under another row's name")
+        return row
+
+    def _check_generation(self) -> bool:
+        inode = (self._home / DATABASE).stat().st_ino
+        value = self.get(Kind.GENERATION, b"")
+        marker = self._home / MARKER
+        if value is None:
+            if marker.exists():
+                raise HomeInvalid(f"{DATABASE}: is empty, though {MARKER} is not")
+            rolled_back = False
+            self._generation = 0
+        else:
+            held = decode(_Generation, value, "generation")
+            told = marker.read_text(encoding="ascii", errors="replace").strip() if marker.exists() else ""
+            # The marker is written after the database: a crash between the two leaves it one behind.
+            rolled_back = told not in {str(held.count), str(held.count - 1)} or held.inode != inode
+            self._generation = held.count
+        self._move_generation()
+        return rolled_back
+
+    def _move_generation(self) -> None:
+        self._generation += 1
+        inode = (self._home / DATABASE).stat().st_ino
+        with self.step() as step:
+            step.put(Kind.GENERATION, b"", encode(_Generation(self._generation, inode)))
+        _write_whole(self._home / MARKER, f"{self._generation}\n".encode("ascii"))
+
+
+def _place(kind: Kind, hashed: bytes) -> bytes:
+    return bytes((kind,)) + hashed
+
+
+def _locked(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise HomeInUse(f"{path.parent}: another process holds this home") from None
+    return descriptor
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+        connection.execute(_SCHEMA)
+    return connection
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Replace a small file as a whole: a crash leaves the old one or the new one."""
+    fresh = path.with_name(path.name + ".new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    fresh.replace(path)

@@ -1,0 +1,137 @@
+"""How a device's packets reach the relay: MQTT through any broker (protocol.md section 6.1).
+
+`Transport` is what a device needs of it; tests give a loopback with the same two methods. The broker is trusted with
+nothing: whatever it does to packets, the link notices or repeats. Connecting again and the waits between are left to
+client/device.py. The broker's certificate, where there is one, is checked against the system's or the given CA.
+"""
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import aiomqtt
+
+from client.errors import TransportClosed
+from wire.errors import FormatError
+from wire.limits import FRAME_BYTES_MAX
+
+__all__ = ["Channel", "MqttTransport", "Transport", "topics_of"]
+
+# Packets that wait here for the device while it writes to its disk; what does not fit is dropped, as on any network.
+_INCOMING_MAX = 64
+_KEEPALIVE_S = 30
+_CONNECT_TIMEOUT_S = 10
+
+
+class Channel(Protocol):
+    """One connection to the broker."""
+
+    async def send(self, packet: bytes) -> None:
+        """Hand a packet to the broker.
+
+        Raises:
+            TransportClosed: the connection ended.
+        """
+        ...
+
+    async def receive(self) -> bytes:
+        """Wait for the next packet from the relay.
+
+        Raises:
+            TransportClosed: the connection ended.
+        """
+        ...
+
+
+class Transport(Protocol):
+    """Makes connections."""
+
+    def connect(self, topic_up: str, topic_down: str) -> AbstractAsyncContextManager[Channel]:
+        """A connection, as a context manager: subscribed to `topic_down` when it is entered.
+
+        Raises:
+            TransportClosed: the broker cannot be reached.
+        """
+        ...
+
+
+def topics_of(relay_id: bytes, device_tag: bytes) -> tuple[str, str]:
+    """The topics of a device, up and down (protocol.md section 6.1)."""
+    base = f"bp/{relay_id.hex()}/{device_tag.hex()}"
+    return f"{base}/up", f"{base}/down"
+
+
+class _MqttChannel:
+    def __init__(self, client: aiomqtt.Client, topic_up: str, topic_down: str) -> None:
+        self._client = client
+        self._topic_up = topic_up
+        self._topic_down = topic_down
+
+    async def send(self, packet: bytes) -> None:
+        try:
+            await self._client.publish(self._topic_up, packet, qos=0, retain=False)
+        except aiomqtt.MqttError as error:
+            raise TransportClosed(str(error)) from None
+
+    async def receive(self) -> bytes:
+        try:
+            async for message in self._client.messages:
+                payload = message.payload
+                if 0 < len(payload) <= FRAME_BYTES_MAX:
+                    return payload
+        except aiomqtt.MqttError as error:
+            raise TransportClosed(str(error)) from None
+        raise TransportClosed("the broker ended the connection")
+
+
+class MqttTransport:
+    """MQTT 3.1.1 at QoS 0 through aiomqtt.
+
+    Args:
+        broker: `mqtt://HOST:PORT` or `mqtts://HOST:PORT`, as on the relay card; no name or password in it.
+        ca_file: the authority that signed the broker's certificate; without it, the system's.
+        certificate: this device's certificate and key file for the broker, where it asks for one.
+
+    Raises:
+        FormatError: the URL is not one of these.
+    """
+
+    def __init__(self, broker: str, ca_file: Path | None = None, certificate: tuple[Path, Path] | None = None) -> None:
+        parts = urlsplit(broker)
+        try:
+            port = parts.port
+        except ValueError:
+            raise FormatError("broker", "names no port of 1 to 65535", 65_535) from None
+        if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname or parts.username or parts.path not in {"", "/"}:
+            raise FormatError("broker", f"{broker[:80]!r} is not mqtt://HOST:PORT or mqtts://HOST:PORT")
+        self.broker = broker
+        self._host = parts.hostname
+        self._tls = None
+        if parts.scheme == "mqtts":
+            self._tls = ssl.create_default_context(cafile=ca_file)
+            if certificate:
+                self._tls.load_cert_chain(*certificate)
+        self._port = port or (8883 if self._tls else 1883)
+
+    @asynccontextmanager
+    async def connect(self, topic_up: str, topic_down: str) -> AsyncIterator[Channel]:
+        """A connection, subscribed to `topic_down`."""
+        client = aiomqtt.Client(
+            self._host,
+            self._port,
+            tls_context=self._tls,
+            clean_session=True,
+            protocol=aiomqtt.ProtocolVersion.V311,
+            keepalive=_KEEPALIVE_S,
+            timeout=_CONNECT_TIMEOUT_S,
+            max_queued_incoming_messages=_INCOMING_MAX,
+        )
+        try:
+            async with client:
+                await client.subscribe(topic_down, qos=0)
+                yield _MqttChannel(client, topic_up, topic_down)
+        except (TimeoutError, aiomqtt.MqttError, OSError) as error:
+            raise TransportClosed(f"{self.broker}: {error}") from None

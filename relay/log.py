@@ -1,0 +1,96 @@
+"""The relay's log: the lines of protocol.md section 10, and no way to write another.
+
+Each event is a method with integers as arguments; nothing else can reach the file. The log is handed over with every
+disclosure, and the verifier reads it by the same grammar. An append is one write; the log is not flushed to the disk, for
+no receipt depends on it.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+class RelayLog:
+    """Appends events to a file.
+
+    Args:
+        path: the file, made with mode 0600 if it is not there.
+        clock_ms: Unix time in milliseconds.
+    """
+
+    def __init__(self, path: Path, clock_ms: Callable[[], int]) -> None:
+        self._clock_ms = clock_ms
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.lost = 0
+        """Lines that the disk did not take."""
+
+    def started(self, pid: int, partition: int) -> None:
+        """The process begins."""
+        self._write("started", pid=pid, partition=partition)
+
+    def ready(self) -> None:
+        """Links are taken."""
+        self._write("ready")
+
+    def stopping(self) -> None:
+        """No more commands are taken."""
+        self._write("stopping")
+
+    def stopped(self) -> None:
+        """The store is closed."""
+        self._write("stopped")
+
+    def committed(self, index: int, envelopes: int, acks: int, body_bytes: int) -> None:
+        """A commit is durable; `index` 0 for one without envelopes."""
+        self._write("committed", index=index, envelopes=envelopes, acks=acks, bytes=body_bytes)
+
+    def aborted(self, envelopes: int) -> None:
+        """A commit failed; nothing of it is stored."""
+        self._write("aborted", envelopes=envelopes)
+
+    def checkpointed(self, pages: int) -> None:
+        """The write-ahead log is empty."""
+        self._write("checkpointed", pages=pages)
+
+    def linked(self, links: int) -> None:
+        """How many links stand, when that has changed."""
+        self._write("linked", links=links)
+
+    def refused(self, code: int, count: int) -> None:
+        """So many commands were refused with this code since the last such line."""
+        self._write("refused", code=code, count=count)
+
+    def rotated(self, index: int) -> None:
+        """The signing key changed after commit `index`."""
+        self._write("rotated", index=index)
+
+    def disclosed(self, files: int, memory: int) -> None:
+        """An order was served: so many files, with (1) or without (0) a memory image."""
+        self._write("disclosed", files=files, memory=memory)
+
+    def close(self) -> None:
+        """Let go of the file; safe to call twice."""
+        descriptor, self._file = self._file, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _write(self, event: str, **numbers: int) -> None:
+        for name, number in numbers.items():
+            # int() also turns an IntEnum or bool into digits, and raises for whatever is no integer.
+            if number < 0:
+                raise ValueError(f"{event} {name} must not be negative")
+        time = datetime.fromtimestamp(self._clock_ms() // 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        line = " ".join((time, event, *(f"{name}={int(number)}" for name, number in numbers.items()))) + "\n"
+        if self._file < 0:
+            raise ValueError("the log is closed")
+        data = line.encode("ascii")
+        size = os.fstat(self._file).st_size
+        # A full disk must not stop the relay, and a line cut short must not stand in the file.
+        try:
+            written = os.write(self._file, data)
+        except OSError:
+            written = 0
+        if written < len(data):
+            self.lost += 1
+            os.ftruncate(self._file, size)

@@ -1,0 +1,65 @@
+"""The broker's address, as written in relay.toml and relay-card.toml: `mqtt://host:port` or `mqtts://host:port`.
+
+Both files are public and part of every disclosure, so an address holds no credentials: one that does is refused.
+"""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from wire.errors import FormatError
+
+_HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
+DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAddress:
+    """Where a broker listens."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+    @property
+    def url(self) -> str:
+        """The address as a URL, as the card gives it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
+
+    @classmethod
+    def from_url(cls, url: str, field: str = "broker") -> "BrokerAddress":
+        """Read a broker URL.
+
+        Raises:
+            FormatError: another scheme, no host, a port out of range, credentials, or anything after the port.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise FormatError(field, f"is no URL: {error}") from None
+        if parts.scheme not in DEFAULT_PORTS:
+            raise FormatError(field, "must begin with mqtt:// or mqtts://")
+        if parts.username is not None or parts.password is not None:
+            raise FormatError(field, "must not hold credentials: the file is public")
+        if not _HOST.fullmatch(parts.hostname or "") or parts.path not in {"", "/"} or parts.query or parts.fragment:
+            raise FormatError(field, "must be SCHEME://HOST:PORT and nothing more")
+        if port == 0:
+            raise FormatError(field, "port must be 1 to 65535", 65_535)
+        return cls(parts.hostname or "", port or DEFAULT_PORTS[parts.scheme], parts.scheme == "mqtts")
+
+    @classmethod
+    def from_listen(cls, listen: str, field: str = "listen") -> "BrokerAddress":
+        """Read `HOST:PORT` of a listener; port 0 stands for a free one that is still to be picked.
+
+        Raises:
+            FormatError: no host, no port, or a port out of range.
+        """
+        host, colon, port_text = listen.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not colon or not _HOST.fullmatch(host):
+            raise FormatError(field, "must be HOST:PORT")
+        if not port_text.isascii() or not port_text.isdigit() or len(port_text) > 5 or int(port_text) > 65_535:
+            raise FormatError(field, "port must be 0 to 65535", 65_535)
+        return cls(host, int(port_text))

@@ -1,0 +1,180 @@
+"""MQTT 3.1.1 at QoS 0 through any broker, with aiomqtt (protocol.md section 6.1).
+
+Subscribes to `bp/R/+/up` and publishes to `bp/R/D/down`. QoS 0 is meant: the acknowledgement that counts is the relay's
+receipt, after the commit, and a higher QoS would leave a second copy in the broker.
+
+Rules:
+- a lost broker is looked for again without end, with a doubled, capped and jittered pause; meanwhile what is sent is
+  dropped and counted, since the core repeats deliveries and devices repeat commands;
+- arriving packets skip aiomqtt's queue of messages: its `queue_type` is ours, which puts them where `receive` takes batches;
+- `send` queues all packets of a batch and waits for the last one to have been written: that is the backpressure.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import ssl
+from collections.abc import Sequence
+from typing import cast
+
+import aiomqtt
+
+from relay.transport import Packet, TransportCounters
+from relay.transport.address import BrokerAddress
+from relay.transport.inbox import Inbox
+from wire.limits import FRAME_BYTES_MAX, ID_BYTES
+
+RECONNECT_FIRST_S = 0.1
+RECONNECT_LAST_S = 5.0
+KEEPALIVE_S = 30
+CONNECT_S_MAX = 5.0
+WRITE_S_MAX = 30.0
+
+# aiomqtt and paho name topics and clients in their messages: none of it may reach a log (protocol.md section 10).
+_silent = logging.getLogger("relay.transport.mqtt")
+_silent.addHandler(logging.NullHandler())
+_silent.propagate = False
+
+
+class _ArrivalQueue(asyncio.Queue[aiomqtt.Message]):
+    """What aiomqtt takes for its queue of messages: hands each on at once, and stays empty."""
+
+    def __init__(self, transport: "Transport") -> None:
+        super().__init__()
+        self._transport = transport
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        self._transport.arrived(item.topic.value, item.payload)
+
+
+class Transport:
+    """The relay's side of a broker. Meets `RelayTransport`.
+
+    Args:
+        address: the broker.
+        relay_id: names the topics (16 bytes).
+        rng: jitters the pauses between attempts to connect; no secret depends on it.
+        tls: the context for `mqtts`; the system's authorities when None.
+        inbox: where packets wait, for other bounds than the usual.
+    """
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        relay_id: bytes,
+        rng: random.Random,
+        tls: ssl.SSLContext | None = None,
+        inbox: Inbox | None = None,
+        counters: TransportCounters | None = None,
+    ) -> None:
+        self.counters = counters or TransportCounters()
+        self._address = address
+        self._prefix = f"bp/{relay_id.hex()}/"
+        self._rng = rng
+        self._tls = tls if tls is not None or not address.tls else ssl.create_default_context()
+        self._inbox = inbox or Inbox(self.counters)
+        self._client: aiomqtt.Client | None = None
+        self._linked = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect and subscribe; waits for the broker as long as it takes."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._stay_connected(), name="mqtt")
+        linked = asyncio.create_task(self._linked.wait())
+        try:
+            await asyncio.wait((linked, self._task), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            linked.cancel()
+        if self._task.done():
+            await self._task
+
+    async def receive(self, packets_max: int) -> list[Packet]:
+        """Wait for packets from devices; see `RelayTransport.receive`."""
+        return await self._inbox.take(packets_max)
+
+    async def send(self, packets: Sequence[Packet]) -> None:
+        """Publish packets; what cannot be sent now is dropped and counted."""
+        client = self._client
+        if client is None:
+            self.counters.dropped_offline += len(packets)
+            return
+        last: Packet | None = None
+        # paho's own publish only queues; aiomqtt's awaits each packet alone, which costs a turn of the loop for each.
+        publish = client._client.publish
+        try:
+            for device_tag, packet in packets:
+                if len(packet) > FRAME_BYTES_MAX:
+                    self.counters.dropped_oversize += 1
+                    continue
+                if last is not None:
+                    publish(f"{self._prefix}{last[0].hex()}/down", last[1])
+                    self.counters.sent += 1
+                last = device_tag, packet
+            if last is not None:
+                await client.publish(f"{self._prefix}{last[0].hex()}/down", last[1], timeout=WRITE_S_MAX)
+                self.counters.sent += 1
+        except aiomqtt.MqttError:
+            self.counters.dropped_offline += 1
+
+    async def close(self) -> None:
+        """Disconnect; what is still queued is dropped."""
+        self._inbox.close()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def arrived(self, topic: str, packet: object) -> None:
+        """Take one message of the broker: from a device's topic, whole and small enough, or dropped and counted."""
+        tag_hex = topic[len(self._prefix) : -len("/up")]
+        try:
+            device_tag = bytes.fromhex(tag_hex)
+        except ValueError:
+            device_tag = b""
+        if (
+            len(device_tag) != ID_BYTES
+            or topic != f"{self._prefix}{device_tag.hex()}/up"
+            or not isinstance(packet, (bytes, bytearray))
+        ):
+            self.counters.dropped_malformed += 1
+            return
+        self._inbox.put(device_tag, bytes(packet))
+
+    async def _stay_connected(self) -> None:
+        pause_s = RECONNECT_FIRST_S
+        while True:
+            connected = self.counters.connections
+            with contextlib.suppress(aiomqtt.MqttError, OSError):
+                await self._connect()
+            if self.counters.connections > connected:
+                pause_s = RECONNECT_FIRST_S
+            await asyncio.sleep(pause_s * (0.5 + self._rng.random()))
+            pause_s = min(2 * pause_s, RECONNECT_LAST_S)
+
+    async def _connect(self) -> None:
+        """One connection, from CONNECT until it is lost."""
+        client = aiomqtt.Client(
+            self._address.host,
+            self._address.port,
+            logger=_silent,
+            identifier=f"relay-{self._rng.getrandbits(64):016x}",
+            queue_type=cast("type[asyncio.Queue[aiomqtt.Message]]", lambda maxsize: _ArrivalQueue(self)),
+            clean_session=True,
+            timeout=CONNECT_S_MAX,
+            keepalive=KEEPALIVE_S,
+            tls_context=self._tls,
+        )
+        try:
+            async with client:
+                await client.subscribe(f"{self._prefix}+/up", qos=0)
+                self._client = client
+                self.counters.connections += 1
+                self._linked.set()
+                # Our queue never yields, so this waits for the connection to be lost, and raises then.
+                async for _ in client.messages:
+                    raise AssertionError("the queue of arrivals yields nothing")
+        finally:
+            self._client = None

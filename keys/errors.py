@@ -81,7 +81,7 @@ class HandshakeError(BlindpostError):
     """A session cannot be started or accepted. Nothing has moved."""
 
 
-class SharedSecretZero(HandshakeError):
+class SharedSecretZero(HandshakeError, DecryptionError):
     """An X25519 result is all zeros, or the public key is of small order (RFC 7748 section 6.1)."""
 
     def __init__(self) -> None:

@@ -95,14 +95,10 @@ class HintIndex(Generic[R]):
             return
         if slot in window.current:
             # Those before it in the chain were skipped: they stay in the index until they come or expire.
-            for passed in window.current:
-                if passed == slot:
-                    break
-                window.kept.add(passed)
-            for passed in list(window.current):
+            while (passed := next(iter(window.current))) != slot:
                 del window.current[passed]
-                if passed == slot:
-                    break
+                window.kept.add(passed)
+            del window.current[slot]
         elif slot in window.kept:
             window.kept.discard(slot)
         else:

@@ -13,10 +13,13 @@ Exit statuses: 0, 64 wrong usage, 69 the relay cannot do it, 70 a fault of this 
 """
 
 import argparse
+import asyncio
+import contextlib
 import os
 import secrets
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -95,11 +98,13 @@ def _run(arguments: argparse.Namespace) -> int:
     def ready() -> None:
         print(f"ready broker={home.card.broker} home={home.path}", flush=True)
 
-    try:
-        from uvloop import run  # noqa: PLC0415
-    except ImportError:
-        from asyncio import run  # noqa: PLC0415
-    run(serve(home, ready))
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):
+        from uvloop import new_event_loop  # noqa: PLC0415
+
+        loop_factory = new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(serve(home, ready))
     return 0
 
 

@@ -10,10 +10,11 @@
 
 Rules:
 - what is copied are the very bytes of the store's file, free pages included: never a vacuumed or exported copy;
-- once the relay has let somebody read its memory, its signing key counts as known: it rotates on every way out, also when the
-  order is abandoned or the process is killed (the mark `rotate-due` in the home says so until the new key is saved);
-- the rotation is saved before the manifest is written, the manifest is signed by the key before: a crash in between leaves
-  a disclosure without a manifest, which nobody takes for whole, and a relay whose key nobody has;
+- once the relay has let somebody read its memory, its signing key counts as known: it rotates on every way
+  out, also when the order is abandoned or the process is killed (the mark `rotate-due` in the home says so
+  until the new key is saved);
+- the rotation is saved before the manifest is written, the manifest is signed by the key before: a crash in between
+  leaves a disclosure without a manifest, which nobody takes for whole, and a relay whose key nobody has;
 - the key file is not handed over, and the manifest says so.
 """
 
@@ -199,6 +200,11 @@ def _count_files(out: Path) -> int:
 # ---- the relay
 
 
+def _check_empty(out: Path) -> None:
+    if not out.is_absolute() or out.is_symlink() or not out.is_dir() or any(out.iterdir()):
+        raise OrderRefused("out is not an empty directory")
+
+
 class Order:
     """One order at the relay, from `begin` to `seal` or `abandon`."""
 
@@ -252,8 +258,7 @@ class Discloser:
             StoreError: the write-ahead log cannot be emptied.
             OSError: `out` cannot be written.
         """
-        if not out.is_absolute() or out.is_symlink() or not out.is_dir() or any(out.iterdir()):
-            raise OrderRefused("out is not an empty directory")
+        _check_empty(out)
         stack = contextlib.AsyncExitStack()
         async with stack:
             await stack.enter_async_context(self._service.held())

@@ -1,6 +1,6 @@
 """The relay's home directory: its keys, its configuration, its card, its lock.
 
-    DIR/keys.msgpack       0600  the signing seed and the rotations that lead to it; never handed over, never in a disclosure
+    DIR/keys.msgpack       0600  the signing seed and the rotations that lead to it; never handed over
     DIR/relay.toml               the configuration, public: the keys of protocol.md section 11 and no others
     DIR/relay-card.toml          the card, public (section 2.7)
     DIR/store.sqlite             the store (relay/store)
@@ -8,8 +8,8 @@
     DIR/control.sock       0600  while the relay runs (relay/control.py)
     DIR/lock                     held by whoever serves or changes the home, so that two never do
 
-Rules: files are replaced whole (written beside, flushed to the disk, renamed), so a crash leaves the old one or the new one;
-what a person may have edited is checked on reading, and an error names the key and the limit.
+Rules: files are replaced whole (written beside, flushed to the disk, renamed), so a crash leaves the old or
+the new one; what a person may have edited is checked on reading, and an error names the key and the limit.
 """
 
 import fcntl

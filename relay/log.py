@@ -1,8 +1,8 @@
 """The relay's log: the lines of protocol.md section 10, and no way to write another.
 
 Each event is a method with integers as arguments; nothing else can reach the file. The log is handed over with every
-disclosure, and the verifier reads it by the same grammar. An append is one write; the log is not flushed to the disk, for
-no receipt depends on it.
+disclosure, and the verifier reads it by the same grammar. An append is one write; the log is not flushed to
+the disk, for no receipt depends on it.
 """
 
 import os

@@ -4,10 +4,12 @@ The orderer's process stops the relay (SIGSTOP), copies its maps and memory thro
 always. A relay's own dump of itself would be testimony: a forked child does not even see pages that are marked
 MADV_DONTFORK. Registers are not covered, and the image is not atomic with what the kernel holds (socket buffers).
 
-What is copied: every readable range that is writable, anonymous, or has pages of its own (a program's file that was written to in memory);
-read-only mappings of unchanged files are named in maps.txt and not copied. Ranges that may not be read, or fail, are listed.
+What is copied: every readable range that is writable, anonymous, or has pages of its own (a program's file
+that was written to in memory); read-only mappings of unchanged files are named in maps.txt and not copied.
+Ranges that may not be read, or fail, are listed.
 
-If this process dies while the relay is stopped, a watchdog, a process of its own that holds a pidfd, lets the relay go on.
+If this process dies while the relay is stopped, a watchdog, a process of its own that holds a pidfd, lets the
+relay go on.
 """
 
 import os

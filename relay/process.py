@@ -1,7 +1,7 @@
-"""The relay's process: puts home, keys, store, core, broker, transport and control socket together, and takes them apart.
+"""The relay's process: puts home, keys, store, core, broker, transport and control together, and takes them apart.
 
-`serve` is what `python -m relay run` does. `at_rest` opens the same parts without a broker, for a relay that does not run:
-the operator's commands then work on its store directly, under the home's lock.
+`serve` is what `python -m relay run` does. `at_rest` opens the same parts without a broker, for a relay that
+does not run: the operator's commands then work on its store directly, under the home's lock.
 """
 
 import asyncio
@@ -196,10 +196,11 @@ def disclose_at_rest(path: Path, out: Path) -> int:
         HomeBusy: it runs.
         OrderRefused: `out` is not empty.
     """
+    home, out = Home.open(path), out.absolute()
 
     async def disclose() -> int:
-        async with at_rest(Home.open(path)) as (_, discloser):
-            order = await discloser.begin(out.absolute(), memory=False, tracer_pid=None)
+        async with at_rest(home) as (_, discloser):
+            order = await discloser.begin(out, memory=False, tracer_pid=None)
             return (await discloser.seal(order)).files
 
     return asyncio.run(disclose())

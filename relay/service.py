@@ -6,12 +6,14 @@
     core.take_packets ─▶ transport.send          receipts, deliveries, refusals; sealed when they leave
 
 Rules:
-- one job of the store at a time, in one thread of its own; while it runs, the next batch gathers: commits group by themselves;
+- one job of the store at a time, in one thread of its own; while it runs, the next batch gathers: commits
+  group by themselves;
 - nothing is answered before its commit; a failed commit is told to its senders by the core and stops nothing else;
 - packets are taken from the core only when the transport can take them; what waits is bounded by the core's own limits;
 - the write-ahead log is emptied at the latest half a second after a commit, and when nothing happened for 50 ms
   (protocol.md section 9, bounds of erasure: one second);
-- whoever needs the store to stand still (a disclosure, a rotation) holds it with `held`; commands go on waiting meanwhile.
+- whoever needs the store to stand still (a disclosure, a rotation) holds it with `held`; commands go on
+  waiting meanwhile.
 """
 
 import asyncio

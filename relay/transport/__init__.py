@@ -1,10 +1,12 @@
 """How packets reach the relay and leave it: one interface, met by loopback (in process) and mqtt (any broker).
 
-A transport moves whole packets (protocol.md section 6.2) between device topics and the relay. It promises nothing: it may
-lose, double and reorder, and what it loses is counted here and repeated by whoever sent it. It looks into no packet.
+A transport moves whole packets (protocol.md section 6.2) between device topics and the relay. It promises
+nothing: it may lose, double and reorder, and what it loses is counted here and repeated by whoever sent it. It
+looks into no packet.
 
 Rules:
-- packets in either direction wait in bounded queues; what does not fit is dropped and counted, never kept without bound;
+- packets in either direction wait in bounded queues; what does not fit is dropped and counted, never kept
+  without bound;
 - a packet above the frame limit (protocol.md section 1.7) is dropped and counted, in either direction;
 - a device is named by its tag, 16 bytes (protocol.md section 6.1), never by an address.
 

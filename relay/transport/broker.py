@@ -1,7 +1,8 @@
 """The broker inside the relay's process, when no other is given: amqtt on one listener, without persistence.
 
-It is trusted with nothing (protocol.md section 6): links are sealed end to end, and whoever may connect may only waste its
-time. It serves one relay: only the topics of section 6.1 exist, nothing is retained, and no topic, address or payload is logged.
+It is trusted with nothing (protocol.md section 6): links are sealed end to end, and whoever may connect may
+only waste its time. It serves one relay: only the topics of section 6.1 exist, nothing is retained, and no
+topic, address or payload is logged.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""A transport inside one process, for tests and simulations: a network of queues that can be as faulty as it is told to be.
+"""A transport inside one process, for tests and simulations: a network of queues, as faulty as it is told to be.
 
 `Network` stands for the broker. Its faults are drawn from a generator that is handed in, so one seed repeats one run.
 Devices attach with `Network.device`; the relay's side is `Transport`.

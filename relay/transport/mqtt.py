@@ -6,7 +6,8 @@ receipt, after the commit, and a higher QoS would leave a second copy in the bro
 Rules:
 - a lost broker is looked for again without end, with a doubled, capped and jittered pause; meanwhile what is sent is
   dropped and counted, since the core repeats deliveries and devices repeat commands;
-- arriving packets skip aiomqtt's queue of messages: its `queue_type` is ours, which puts them where `receive` takes batches;
+- arriving packets skip aiomqtt's queue of messages: its `queue_type` is ours, which puts them where `receive`
+  takes batches;
 - `send` queues all packets of a batch and waits for the last one to have been written: that is the backpressure.
 """
 

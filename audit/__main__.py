@@ -1,0 +1,114 @@
+"""`python -m audit DIR …`: the verifier's command line (docs/verifier.md).
+
+Exit statuses: 0 BLIND, 1 NOT BLIND, 2 INCOMPLETE, 64 wrong usage, 70 a crash of the verifier.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from audit.errors import DisclosureError, EvidenceError
+from audit.report_html import render_html
+from audit.report_json import render_json
+from audit.report_text import render_text
+from audit.verdict import EXIT_CRASH, EXIT_USAGE, Report
+from audit.verifier import run
+
+_EPILOG = """\
+exit status: 0 BLIND, 1 NOT BLIND, 2 INCOMPLETE, 64 wrong usage, 70 a crash
+
+examples:
+  python -m audit disclosure --relay-card relay-card.toml
+  python -m audit disclosure --relay-card relay-card.toml \\
+      --commitments commitments.msgpack --volunteered ana.msgpack --volunteered bo.msgpack --html report.html
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_USAGE, f"audit: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="audit",
+        description="Check a relay's disclosure: is there anything in it to read?",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directory", metavar="DIR", help="the disclosure; only read, links in it are not followed")
+    parser.add_argument(
+        "--relay-card", metavar="FILE", help="the relay's card as its people have it; without it: INCOMPLETE"
+    )
+    parser.add_argument(
+        "--volunteered",
+        metavar="FILE",
+        action="extend",
+        nargs="+",
+        default=[],
+        help="what a participant gives the verifier",
+    )
+    parser.add_argument(
+        "--commitments", metavar="FILE", action="extend", nargs="+", default=[], help="commitments made before the run"
+    )
+    parser.add_argument(
+        "--canary-file", metavar="FILE", action="append", default=[], help="texts to look for, one a line"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--html", metavar="FILE", help="write the report as one HTML page")
+    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    return parser
+
+
+def _progress(title: str, position: int, total: int) -> None:
+    sys.stderr.write(f"\r\x1b[K[{position}/{total}] {title}")
+    sys.stderr.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    options = _parser().parse_args(arguments)
+    report: Report | None = None
+    show_progress = sys.stderr.isatty() and not options.quiet
+    try:
+        report = run(
+            options.directory,
+            card=Path(options.relay_card) if options.relay_card else None,
+            volunteered=[Path(name) for name in options.volunteered],
+            commitments=[Path(name) for name in options.commitments],
+            canaries=[Path(name) for name in options.canary_file],
+            progress=_progress if show_progress else None,
+        )
+        if show_progress:
+            sys.stderr.write("\r\x1b[K")
+        if options.html:
+            Path(options.html).write_text(render_html(report), encoding="utf-8")
+        colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        sys.stdout.write(render_json(report) if options.json else render_text(report, colour=colour))
+        sys.stdout.flush()
+    except (EvidenceError, DisclosureError) as error:
+        sys.stderr.write(f"audit: {error}\n")
+        return EXIT_USAGE
+    except BrokenPipeError:
+        # Whoever reads has read enough; Python's own flush at exit must not complain a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return report.exit_status if report else EXIT_CRASH
+    except OSError as error:
+        sys.stderr.write(f"audit: {error.filename or 'output'}: {error.strerror}\n")
+        return EXIT_USAGE
+    except Exception:
+        sys.stderr.write("audit: a fault of the verifier, not a verdict\n")
+        traceback.print_exc()
+        return EXIT_CRASH
+    return report.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

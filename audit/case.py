@@ -1,0 +1,196 @@
+"""All that the checks look at, read once: the disclosure's parts, and what participants gave.
+
+What cannot be read is None here, with the reason in `problems`; the checks that need it say so. Nothing in this file
+judges.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from audit import disclosure as names
+from audit.crypto import envelope_id_of, tombstone_key_of
+from audit.disclosure import Disclosure, printable
+from audit.encodings import canary_needles, secret_needles
+from audit.errors import AuditError
+from audit.image import Mapping, read_ranges
+from audit.manifest import Header, KeyRing, Manifest, build_key_ring, read_header, read_manifest
+from audit.material import Material, Opening, RelayCard, read_card
+from audit.needles import Finder, Hit, Needle, SearchFigures
+from audit.schema import ByteClass
+from audit.sqlite_file import PAGE_BYTES
+from audit.store import EnvelopeRow, Store, StoredRow, read_store
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What one pass over all files found."""
+
+    hits: dict[str, list[Hit]]
+    figures: SearchFigures
+    needle_count: int
+    not_searched: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMessage:
+    """A message that a key opened, for the report."""
+
+    where: str
+    who: str
+    text: str
+
+
+@dataclass
+class Case:
+    """One audit's material; made by `open_case`."""
+
+    disclosure: Disclosure
+    material: Material
+    card: RelayCard | None
+    manifest: Manifest | None = None
+    store: Store | None = None
+    disclosed_card: RelayCard | None = None
+    key_ring: KeyRing | None = None
+    mappings: list[Mapping] = field(default_factory=list)
+    image_pid: int | None = None
+    problems: dict[str, AuditError] = field(default_factory=dict)
+    accounts: dict[str, Counter[ByteClass]] = field(default_factory=dict)
+    read_messages: list[ReadMessage] = field(default_factory=list)
+
+    @property
+    def taken_at(self) -> int | None:
+        """When the relay says that it took the disclosure, in Unix seconds."""
+        return self.manifest.taken_at if self.manifest else None
+
+    @cached_property
+    def headers(self) -> dict[int, Header]:
+        """The commit headers of the store that decode, by index."""
+        headers = {}
+        for row in self.store.tables["commits"] if self.store else []:
+            try:
+                headers[row.seq] = read_header(row.blob("header"), f"commit {row.seq}")
+            except AuditError as error:
+                self.problems[f"commit {row.seq}"] = error
+        return headers
+
+    @cached_property
+    def live(self) -> dict[tuple[bytes, bytes], EnvelopeRow]:
+        """Live envelopes by mailbox and envelope id."""
+        return {(row.mailbox, row.envelope_id): row for row in self.store.envelopes} if self.store else {}
+
+    @cached_property
+    def tombstones(self) -> dict[bytes, StoredRow]:
+        """Tombstones by key."""
+        return {row.blob("key"): row for row in self.store.tables["tombstones"]} if self.store else {}
+
+    def tombstone_of(self, mailbox: bytes, envelope_id: bytes) -> StoredRow | None:
+        """The tombstone of an envelope, if there is one."""
+        return self.tombstones.get(tombstone_key_of(mailbox, envelope_id))
+
+    @staticmethod
+    def proves_erasure(tombstone: StoredRow, mailbox: bytes) -> bool:
+        """Whether a tombstone's t leads to its key: only recipient and sender could reveal it (section 5.3)."""
+        token = tombstone.blob("token")
+        return len(token) == 16 and tombstone_key_of(mailbox, envelope_id_of(token)) == tombstone.blob("key")
+
+    # ------------------------------------------------------------------------------------------------------- search
+
+    @cached_property
+    def canaries(self) -> list[Opening]:
+        """Texts to look for: openings and the plain list, each once."""
+        known: dict[bytes, Opening] = {}
+        for canary in [*self.material.openings, *self.material.canaries]:
+            known.setdefault(canary.text, canary)
+        return list(known.values())
+
+    @cached_property
+    def secrets(self) -> list[tuple[str, bytes]]:
+        """Secrets to look for: what was volunteered as such, message keys, and historical keys."""
+        secrets = [(f"{item.who}: {item.name}", item.secret) for item in self.material.secrets]
+        secrets += [
+            (f"{item.who}: message key of envelope {item.envelope_id.hex()[:8]}…", item.message_key)
+            for item in self.material.message_keys
+        ]
+        secrets += [(f"{item.who}: key of suite {item.suite:#06x}", item.key) for item in self.material.historical_keys]
+        known: dict[bytes, str] = {}
+        for name, secret in secrets:
+            known.setdefault(secret, name)
+        return [(name, secret) for secret, name in known.items()]
+
+    @cached_property
+    def search(self) -> SearchResult:
+        """Search every file for every canary and secret, in one pass.
+
+        Subjects are positions: canaries first, then secrets.
+        """
+        needles: list[Needle] = []
+        not_searched = []
+        forms = [canary_needles(canary.text) for canary in self.canaries]
+        forms += [secret_needles(secret) for _, secret in self.secrets]
+        for subject, subject_forms in enumerate(forms):
+            if not subject_forms:
+                not_searched.append(subject)
+            needles.extend(Needle(needle, subject, form) for form, needle in subject_forms)
+        finder = Finder(needles, inflate=True)
+        hits = {path: finder.search(view) for path, view in self.disclosure.files.items()} if needles else {}
+        return SearchResult(hits, finder.figures, len(needles), tuple(not_searched))
+
+    def place(self, path: str, offset: int) -> str:
+        """Say where in the disclosure a byte lies."""
+        where = f"{printable(path)}, byte {offset}"
+        if path == names.STORE:
+            return f"{where} (page {offset // PAGE_BYTES + 1})"
+        if path == names.IMAGE and self.mappings:
+            position = bisect_right([mapping.offset for mapping in self.mappings], offset) - 1
+            if position >= 0:
+                mapping = self.mappings[position]
+                return f"{where} (address {mapping.start + offset - mapping.offset:#x}, {mapping.shown_name})"
+        return where
+
+
+def open_case(disclosure: Disclosure, card: RelayCard | None, material: Material) -> Case:
+    """Read what can be read of a disclosure."""
+    case = Case(disclosure, material, card)
+    for part, read in (
+        ("manifest", _read_manifest),
+        ("relay card of the disclosure", _read_disclosed_card),
+        ("key ring", _read_key_ring),
+        ("store", _read_store),
+        ("memory ranges", _read_ranges),
+    ):
+        try:
+            read(case)
+        except AuditError as error:
+            case.problems[part] = error
+    return case
+
+
+def _read_manifest(case: Case) -> None:
+    if names.MANIFEST in case.disclosure.files:
+        case.manifest = read_manifest(case.disclosure.small(names.MANIFEST))
+
+
+def _read_disclosed_card(case: Case) -> None:
+    if names.CARD in case.disclosure.files:
+        case.disclosed_card = read_card(case.disclosure.small(names.CARD), names.CARD)
+
+
+def _read_key_ring(case: Case) -> None:
+    """From the card given; without one, from the disclosed card, which shows only that the parts fit together."""
+    card = case.card or case.disclosed_card
+    if card is not None and case.manifest is not None:
+        case.key_ring = build_key_ring(card.signing_key, card.relay_id, case.manifest.rotations)
+
+
+def _read_store(case: Case) -> None:
+    if names.STORE in case.disclosure.files:
+        case.store = read_store(case.disclosure.files[names.STORE])
+
+
+def _read_ranges(case: Case) -> None:
+    if names.RANGES in case.disclosure.files:
+        case.image_pid, case.mappings = read_ranges(case.disclosure.small(names.RANGES))

@@ -1,0 +1,94 @@
+"""The memory image is whole, and the relay's (protocol.md section 11)."""
+
+from __future__ import annotations
+
+import re
+
+from audit import disclosure as names
+from audit.case import Case
+from audit.checks.journal import started_pids
+from audit.needles import Finder, Needle
+from audit.outcome import About, Outcome
+
+ABOUT = About(
+    "memory.image",
+    "the memory image is whole, and is the relay's process",
+    "The image has all bytes that its table of ranges says, its process is the one of the log, and what a relay "
+    "must hold in memory "
+    "is found in it, by the same search that looks for secrets.",
+    "Registers, unreadable ranges, and memory of other processes. The image is searched, not accounted for.",
+    "11",
+)
+_MAP_LINE = re.compile(rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-])[w-][x-][ps] .*")
+MAILBOXES_LOOKED_FOR = 64
+
+
+def check(case: Case, outcome: Outcome) -> None:
+    """Compare maps, ranges and image, and look for what must be there."""
+    files = case.disclosure.files
+    if not any(path in files for path in names.MEMORY):
+        outcome.nothing_to_do("no memory image was handed over; nothing was searched in memory")
+        return
+    if "memory ranges" in case.problems:
+        outcome.fail(names.RANGES, str(case.problems["memory ranges"]))
+        return
+    absent = [path for path in names.MEMORY if path not in files]
+    if absent:
+        outcome.miss(", ".join(absent))
+        return
+    readable = sum(mapping.length for mapping in case.mappings if mapping.readable)
+    unreadable = sum(mapping.length for mapping in case.mappings if not mapping.readable)
+    if readable != len(files[names.IMAGE]):
+        outcome.fail(names.IMAGE, f"{len(files[names.IMAGE])} bytes, the table of ranges says {readable}")
+    _check_maps(case, outcome)
+    pids = started_pids(case.disclosure.small(names.LOG)) if names.LOG in files else []
+    if pids and case.image_pid != pids[-1]:
+        outcome.miss(
+            f"an image of the relay: this one is of process {case.image_pid}, the log's last start is {pids[-1]}"
+        )
+    found = _look_for_what_must_be_there(case, outcome)
+    outcome.figures.update(
+        {"ranges": len(case.mappings), "bytes": readable, "unreadable bytes": unreadable, "known values found": found}
+    )
+    if unreadable:
+        count = sum(not mapping.readable for mapping in case.mappings)
+        outcome.note(f"{unreadable:,} bytes of address space in {count} ranges could not be read")
+    outcome.note("registers of the process")
+    outcome.evidence = (
+        f"{readable:,} bytes in {len(case.mappings)} ranges; {found} values that a relay must hold were found"
+    )
+
+
+def _check_maps(case: Case, outcome: Outcome) -> None:
+    """Every readable mapping of maps.txt lies in the table of ranges."""
+    covered = [(mapping.start, mapping.start + mapping.length) for mapping in case.mappings]
+    starts = {start for start, _ in covered}
+    left_out = 0
+    for number, line in enumerate(case.disclosure.small(names.MAPS).splitlines(), start=1):
+        match = _MAP_LINE.fullmatch(line)
+        if match is None:
+            outcome.fail(f"{names.MAPS}, line {number}", "is no line of a table of mappings")
+        elif match[3] == b"r" and int(match[1], 16) not in starts:
+            start, end = int(match[1], 16), int(match[2], 16)
+            left_out += not any(low <= start and end <= high for low, high in covered)
+    if left_out:
+        outcome.fail(names.RANGES, f"leaves out {left_out} readable mappings of {names.MAPS}")
+
+
+def _look_for_what_must_be_there(case: Case, outcome: Outcome) -> int:
+    """The search's own control: the relay's name and its mailboxes are in its memory, or it is not its memory."""
+    card = case.card or case.disclosed_card
+    values = [card.relay_id] if card else []
+    if case.store is not None:
+        values += [row.blob("mailbox") for row in case.store.tables["mailboxes"][:MAILBOXES_LOOKED_FOR]]
+    needles = [
+        Needle(form, position, name)
+        for position, value in enumerate(values)
+        for name, form in (("raw", value), ("hexadecimal", value.hex().encode()))
+    ]
+    if not needles:
+        return 0
+    found = len({hit.subject for hit in Finder(needles).search(case.disclosure.files[names.IMAGE])})
+    if not found:
+        outcome.miss("an image of the relay: neither its id nor any mailbox is in this one")
+    return found

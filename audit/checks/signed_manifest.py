@@ -1,0 +1,102 @@
+"""The manifest: signed by the relay of the card, and complete (protocol.md sections 2.6 and 11)."""
+
+from __future__ import annotations
+
+import re
+
+from audit import disclosure as names
+from audit.case import Case
+from audit.crypto import verify
+from audit.disclosure import printable
+from audit.errors import SignatureError
+from audit.outcome import About, Outcome
+
+SIGNATURE = About(
+    "manifest.signature",
+    "the manifest is signed by the relay of the card",
+    "The relay whose card the reader holds answers for this very disclosure.",
+    "That the card is the one that the relay's people use: compare it with theirs.",
+    "11",
+)
+FILES = About(
+    "manifest.files",
+    "the files are those of the manifest, no more and no fewer",
+    "Every file is the one that the relay signed for, and nothing lies beside them.",
+    "That the relay has no other disks: receipts are what convicts a relay of holding back.",
+    "11",
+)
+_PATH = re.compile(r"[a-z0-9.-]+(/[a-z0-9.-]+)*")
+
+
+def check_signature(case: Case, outcome: Outcome) -> None:
+    """Check signature, key and name against the card."""
+    manifest = case.manifest
+    if case.card is None:
+        outcome.miss("the relay's card: without it anybody could have signed this manifest")
+    if manifest is None:
+        problem = case.problems.get("manifest")
+        if problem:
+            outcome.fail(names.MANIFEST, str(problem))
+        else:
+            outcome.miss(names.MANIFEST)
+        return
+    if manifest.order != "wholesale":
+        outcome.fail("order", f"is {printable(manifest.order)!r}, must be 'wholesale'")
+    try:
+        verify(manifest.signing_key, "disclosure", manifest.signed, manifest.signature)
+    except SignatureError as error:
+        outcome.fail("signature", error.problem)
+    if "key ring" in case.problems:
+        outcome.fail("rotations", str(case.problems["key ring"]))
+    elif case.key_ring is not None and case.key_ring.current != manifest.signing_key:
+        outcome.fail("signing_key", "is not the card's, and no rotation leads from the card's key to it")
+    if case.card is not None and manifest.relay_id != case.card.relay_id:
+        outcome.fail("relay_id", f"is {manifest.relay_id.hex()}, the card's is {case.card.relay_id.hex()}")
+    if "relay card of the disclosure" in case.problems:
+        outcome.fail(names.CARD, case.problems["relay card of the disclosure"].problem)
+    elif case.disclosed_card is not None and case.disclosed_card.relay_id != manifest.relay_id:
+        outcome.fail(names.CARD, "is the card of another relay than the manifest's")
+    outcome.figures.update({"rotations": len(manifest.rotations), "taken_at": manifest.taken_at})
+    outcome.evidence = f"relay {manifest.relay_id.hex()}, {len(manifest.rotations)} key rotations since the card"
+    for text in manifest.left_out:
+        outcome.note(f"the relay says that it left out: {printable(text)}")
+
+
+def check_files(case: Case, outcome: Outcome) -> None:
+    """Compare the manifest's list with the directory, both ways."""
+    disclosure, manifest = case.disclosure, case.manifest
+    for problem in disclosure.problems:
+        outcome.fail(problem.path, problem.text)
+    allowed = {*names.REQUIRED, *names.MEMORY}
+    present = set(disclosure.files) - {names.MANIFEST}
+    for path in sorted(present - allowed):
+        outcome.fail(printable(path), "is no file that a disclosure may have")
+    if manifest is None:
+        outcome.miss("a manifest that can be read: nothing says which files the relay handed over")
+        return
+    listed = [file.path for file in manifest.files]
+    if listed != sorted(set(listed)):
+        outcome.fail(names.MANIFEST, "its paths are not sorted, or one is named twice")
+    for path in listed:
+        if not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+            outcome.fail(names.MANIFEST, f"names a path that leads elsewhere: {printable(path)!r}")
+    for path in sorted(present & allowed - set(listed)):
+        outcome.fail(path, "is here, but the relay did not sign for it")
+    for path in names.REQUIRED:
+        if path not in listed:
+            outcome.miss(f"{path}: the manifest does not name it")
+    memory = [path for path in names.MEMORY if path in listed]
+    if not memory:
+        outcome.note("no memory image was handed over")
+    elif len(memory) < len(names.MEMORY):
+        outcome.miss(f"{', '.join(path for path in names.MEMORY if path not in listed)}: a memory image has all three")
+    for file in manifest.files:
+        if file.path not in disclosure.files:
+            outcome.miss(f"{printable(file.path)}: the manifest names it, and it is not here")
+        elif len(disclosure.files[file.path]) != file.size:
+            outcome.fail(file.path, f"{len(disclosure.files[file.path])} bytes, the manifest says {file.size}")
+        elif disclosure.sha256(file.path) != file.sha256:
+            outcome.fail(file.path, "its SHA-256 is not the manifest's")
+    size = sum(len(view) for view in disclosure.files.values())
+    outcome.figures.update({"files": len(listed), "bytes": size})
+    outcome.evidence = f"{len(listed)} files, {size:,} bytes, each as hashed in the manifest"

@@ -1,0 +1,94 @@
+"""`run`: one audit, from a directory to a report.
+
+The steps: read what participants gave, list the directory, read the disclosure's parts, run the checks in order, build
+the table of leakage. Whatever is wrong with the disclosure ends as a finding or as something missing; an exception
+that leaves `run` is a fault of the verifier.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from time import monotonic
+
+from audit.case import Case, open_case
+from audit.checks import CHECKS
+from audit.disclosure import Disclosure
+from audit.errors import AuditError
+from audit.leakage import leakage_of
+from audit.material import RelayCard, load, read_card, read_material
+from audit.outcome import Outcome
+from audit.verdict import Control, Report
+
+Source = Path | bytes
+Progress = Callable[[str, int, int], None]
+
+
+def run(
+    directory: str | os.PathLike[str],
+    *,
+    card: Source | None = None,
+    volunteered: Iterable[Source] = (),
+    commitments: Source | Iterable[Source] | None = None,
+    canaries: Iterable[Source] = (),
+    controls: Sequence[Control] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Audit a disclosure.
+
+    Args:
+        directory: The disclosure; only read.
+        card: The relay's card as its people have it; without one the verdict is at best INCOMPLETE.
+        volunteered: Files of protocol.md section 12.2, or their bytes.
+        commitments: Files of section 12.1, or their bytes.
+        canaries: Plain lists, one text a line.
+        controls: The mutants that this verifier was tried on, to be told with the verdict.
+        progress: Called with the title of each step, its position and the count of steps.
+
+    Raises:
+        EvidenceError: The card is none: a mistake of the person who audits.
+        DisclosureError: The directory cannot be read at all.
+    """
+    started = monotonic()
+    relay_card: RelayCard | None = None
+    if card is not None:
+        relay_card = read_card(load(card, "relay card"), card.name if isinstance(card, Path) else "relay card")
+    if commitments is None:
+        commitments = ()
+    elif isinstance(commitments, (bytes, Path)):
+        commitments = (commitments,)
+    material = read_material(volunteered, commitments, canaries)
+    total = len(CHECKS) + 1
+    if progress:
+        progress("reading the disclosure", 0, total)
+    with Disclosure(Path(directory)) as disclosure:
+        case = open_case(disclosure, relay_card, material)
+        outcomes = []
+        for position, (about, check) in enumerate(CHECKS, start=1):
+            if progress:
+                progress(about.title, position, total)
+            outcome = Outcome(about)
+            try:
+                check(case, outcome)
+            except AuditError as error:
+                outcome.fail(error.where, error.problem)
+            outcomes.append(outcome)
+        return _report(case, outcomes, controls, monotonic() - started)
+
+
+def _report(case: Case, outcomes: list[Outcome], controls: Sequence[Control] | None, duration_s: float) -> Report:
+    known = case.manifest.relay_id if case.manifest else case.card.relay_id if case.card else None
+    report = Report(
+        outcomes=tuple(outcomes),
+        accounts=dict(case.accounts),
+        leakage=leakage_of(case),
+        relay_id=known.hex() if known else "unknown",
+        taken_at=case.taken_at,
+        file_sizes={path: len(view) for path, view in sorted(case.disclosure.files.items())},
+        read_messages=tuple(case.read_messages),
+        duration_s=duration_s,
+    )
+    # Rows hold places in the file, not the mapping; the store's view is let go so that the mapping can close.
+    case.store = None
+    return report if controls is None else report.with_controls(controls)

@@ -19,7 +19,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from client.content import Kind
+from client.content import NO_REPLY, Kind
 from client.errors import Refused
 from client.link import (
     DeliveryEvent,
@@ -126,11 +126,13 @@ class Handset:
     async def _submit(self, account: str, audience: tuple[str, ...], kind: Kind, payload: bytes) -> list[Receipt]:
         found = await self._ask(lambda ref: LookUp(ref, account, want_bundles=False))
         assert isinstance(found, DirectoryEvent)
+        message_id, sent_ms = self._entropy(16), time.time_ns() // 1_000_000
         expiry = -(-(int(time.time()) + _EXPIRY_S) // _HOUR_S) * _HOUR_S
         envelopes = []
         for entry in verify_signed_list(found.signed_list).devices:
             token = self._entropy(16)
-            body = write_message(PinMessage(token, self.account, audience, int(kind), payload), self._entropy)
+            message = PinMessage(token, int(kind), message_id, sent_ms, NO_REPLY, (self.account, *audience), payload)
+            body = write_message(message, self._entropy)
             envelopes.append(Envelope(entry.mailbox, envelope_id_of(token), expiry, body))
         hashed = list_hash(found.signed_list)
         event = await self._ask(lambda ref: Submit(ref, account, hashed, tuple(envelopes)))

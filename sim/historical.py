@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 from msgspec import Meta
 
-from wire.codec import Id, Record, decode, encode
+from wire.codec import U64, Id, Record, decode, encode
 from wire.envelope import ORDINARY_OVERHEAD_BYTES
 from wire.errors import FormatError
 from wire.identity import Account
@@ -54,12 +54,17 @@ _OVERHEAD_BYTES: Final = len(_MAGIC) + _LENGTH_BYTES - _BLOCK_BYTES
 
 
 class PinMessage(Record, frozen=True):
-    """What a handset writes into a body; `token` acknowledges it, as everywhere in this protocol (section 5.1)."""
+    """What a handset writes into a body: the content structure of section 7, with the sender first in the audience.
+
+    Nothing proves that sender: whoever has the key can write any name. `token` acknowledges the message (section 5.1).
+    """
 
     token: Id
-    sender: Account
-    audience: Annotated[tuple[Account, ...], Meta(max_length=256)]
     kind: Annotated[int, Meta(ge=1, le=5)]
+    message_id: Id
+    sent_ms: U64
+    reply_to: Id
+    audience: Annotated[tuple[Account, ...], Meta(min_length=1, max_length=256)]
     payload: bytes
 
 

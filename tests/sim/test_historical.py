@@ -22,7 +22,9 @@ from wire.errors import FormatError
 from wire.padding import padme_lengths
 
 LENGTHS = frozenset(ORDINARY_OVERHEAD_BYTES + length for length in padme_lengths(200_000))
-MESSAGE = PinMessage(bytes(16), "ana@acme.example", ("chloe@globex.example",), 2, "مرحبا".encode())
+MESSAGE = PinMessage(
+    bytes(16), 2, bytes(16), 1_448_841_600_000, bytes(16), ("ana@acme.example", "chloe@globex.example"), "مرحبا".encode()
+)
 
 
 @given(st.binary(max_size=5_000))

@@ -1,0 +1,302 @@
+"""A small world in one process: a real relay on a real store, real devices of two companies, and what they say.
+
+    async with World.start(folder) as world:
+        await world.talk()
+    served = world.order(out)            another process, `python -m relay`, hands everything over
+    report = served.audit()
+
+The relay is relay/process.py's, with the loopback transport in place of a broker, and its home on the disk; the devices
+are client/device.py's. Ana and Bilal work at Acme, Chloe and Dawud at Globex; Chloe's phone is off, so what people write
+to her waits at the relay. Every text that she is sent is a canary that was committed to before.
+
+It is fast, because the controls are built on it: passphrases are stretched as cheaply as the vault allows.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from audit import Report, run
+from client.content import Kind
+from client.device import Device
+from client.errors import TransportClosed
+from client.records import HeldReceipt
+from client.transport import Channel
+from keys.identity import TenantAdminKey
+from keys.vault import CHEAP_FOR_TESTS
+from relay import home as relay_home
+from relay.home import Home
+from relay.process import assemble
+from relay.transport import TransportClosed as RelayTransportClosed
+from relay.transport.loopback import DevicePort, Network
+from relay.transport.loopback import Transport as LoopbackTransport
+from wire.codec import encode
+from wire.envelope import Envelope
+from wire.hashing import label
+
+__all__ = ["ABSENT", "PEOPLE", "Canary", "LoopbackDevices", "Served", "World"]
+
+PEOPLE: Final = ("ana@acme.example", "bilal@acme.example", "chloe@globex.example", "dawud@globex.example")
+ABSENT: Final = "chloe@globex.example"
+"""Her phone is off: her mail stays at the relay."""
+
+_SENTENCES: Final = (
+    "The loom stands behind the blue door, and the lock opens with ",
+    "Do not wait for me on Friday; the table is booked under number ",
+    "My brother carries the papers across on the boat with registration ",
+    "La réponse est oui, et le numéro du dossier est ",
+)
+_PASSPHRASE: Final = b"a passphrase of the simulation"
+_WAIT_S: Final = 20.0
+_FAR_FUTURE_S: Final = 4_102_444_800
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A text that its sender has committed to."""
+
+    who: str
+    nonce: bytes
+    text: str
+
+    def __repr__(self) -> str:
+        return f"Canary(who={self.who!r}, nonce=<redacted>, text=<redacted>)"
+
+    @property
+    def commitment(self) -> bytes:
+        """SHA-256(L("canary") ‖ nonce ‖ text), protocol.md section 12.1."""
+        return sha256(label("canary") + self.nonce + self.text.encode()).digest()
+
+
+class LoopbackDevices:
+    """client/transport.py's `Transport` over relay/transport/loopback.py's network."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    @contextlib.asynccontextmanager
+    async def connect(self, topic_up: str, topic_down: str) -> AsyncIterator[Channel]:
+        """Attach the device whose tag the topics name."""
+        tag = bytes.fromhex(topic_up.split("/")[2])
+        assert topic_down.split("/")[2] == tag.hex()
+        yield _LoopbackChannel(self._network.device(tag))
+
+
+class _LoopbackChannel:
+    def __init__(self, port: DevicePort) -> None:
+        self._port = port
+
+    async def send(self, packet: bytes) -> None:
+        await self._port.send(packet)
+
+    async def receive(self) -> bytes:
+        try:
+            return await self._port.receive()
+        except RelayTransportClosed as error:
+            raise TransportClosed(str(error)) from None
+
+
+@dataclass
+class Served:
+    """A disclosure, and what the participants give the verifier beside it."""
+
+    folder: Path
+    card: bytes
+    commitments: bytes
+    volunteered: list[bytes]
+
+    def audit(self) -> Report:
+        """What the independent verifier says."""
+        return run(self.folder, card=self.card, volunteered=self.volunteered, commitments=self.commitments)
+
+
+@dataclass
+class Evidence:
+    """What people will give the verifier, and what a cheat would like to have: gathered when the devices stop."""
+
+    canaries: list[Canary] = field(default_factory=list)
+    openings: list[list[object]] = field(default_factory=list)
+    receipts: dict[str, list[list[object]]] = field(default_factory=dict)
+    secrets: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
+
+    @property
+    def commitments(self) -> bytes:
+        """The file of commitments (section 12.1)."""
+        return encode(["blindpost/v1/commitments", [[canary.commitment, canary.who] for canary in self.canaries]])
+
+    def volunteered(self, more: Sequence[list[object]] = ()) -> list[bytes]:
+        """One file for each person (section 12.2): secrets, receipts, openings; and `more` of the absent one."""
+        files = []
+        for who in PEOPLE:
+            items: list[list[object]] = [[1, name, secret] for name, secret in self.secrets.get(who, [])]
+            items += self.receipts.get(who, [])
+            items += [[4, canary.nonce, canary.text.encode()] for canary in self.canaries if canary.who == who]
+            if who == ABSENT:
+                items += [*self.openings, *more]
+            files.append(encode(["blindpost/v1/volunteered", who, items]))
+        return files
+
+
+class World:
+    """Relay and devices. Made by `start`; after the context the relay is at rest and the home can be copied.
+
+    Args:
+        folder: everything of this world lies in it.
+        home: the relay's home.
+    """
+
+    def __init__(self, folder: Path, home: Home) -> None:
+        self.folder = folder
+        self.home = home
+        self.evidence = Evidence()
+        self.network = Network()
+        self.devices: dict[str, Device] = {}
+        self._running: set[str] = set()
+        self._admins: dict[str, TenantAdminKey] = {}
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def start(cls, folder: Path) -> AsyncIterator["World"]:
+        """Make a relay with two companies and four people, all enrolled; the absent one goes offline."""
+        folder.mkdir(parents=True, exist_ok=True)
+        # No broker listens there: the loopback network takes its place. The port is one that nobody uses.
+        world = cls(folder, relay_home.init(folder / "relay", os.urandom, broker="mqtt://127.0.0.1:9"))
+        async with world._served():
+            await world._enrol()
+            try:
+                yield world
+            finally:
+                await asyncio.gather(*(world.switch_off(account) for account in list(world._running)))
+        world._gather()
+
+    @contextlib.asynccontextmanager
+    async def _served(self) -> AsyncIterator[None]:
+        """The relay at work, with the loopback network."""
+        with self.home.locked():
+            service, discloser = assemble(self.home, LoopbackTransport(self.network))
+            service.log.started(os.getpid(), self.home.config.partition)
+            ready = asyncio.Event()
+
+            async def on_ready() -> None:
+                ready.set()
+
+            task = asyncio.create_task(service.run(on_ready))
+            try:
+                await ready.wait()
+                self._admins = {domain: TenantAdminKey.generate() for domain in ("acme.example", "globex.example")}
+                for domain, admin in self._admins.items():
+                    await service.admit_tenant(domain, admin.public)
+                yield
+            finally:
+                service.stop()
+                await task
+                discloser.close()
+
+    async def _enrol(self) -> None:
+        transport = LoopbackDevices(self.network)
+        for account in PEOPLE:
+            token = self._admins[account.partition("@")[2]].activate(account, _FAR_FUTURE_S)
+            home = self.folder / account.partition("@")[0]
+            device = Device.new(home, self.home.card, token, _PASSPHRASE, transport=transport, cost=CHEAP_FOR_TESTS)
+            self.devices[account] = device
+            await device.__aenter__()
+            self._running.add(account)
+        await asyncio.gather(*(device.enrolled(_WAIT_S) for device in self.devices.values()))
+
+    async def switch_off(self, account: str) -> None:
+        """Take a device off the network, and close its home."""
+        self._running.discard(account)
+        await self.devices[account].__aexit__(None, None, None)
+
+    async def talk(self) -> None:
+        """Say good morning while all are there, then write to the absent one; her mail stays."""
+        await self.say("ana@acme.example", (ABSENT, "bilal@acme.example"), "good morning")
+        (first,) = await self.devices[ABSENT].receive(_WAIT_S)
+        assert first.payload == b"good morning"
+        await self.devices[ABSENT].idle(_WAIT_S)
+        await self.switch_off(ABSENT)
+        self.evidence.canaries = draw_canaries()
+        first_canary, *others = self.evidence.canaries
+        await self._send(first_canary.who, (ABSENT,), Kind.EMAIL, letter(first_canary))
+        for canary in others:
+            await self.say(canary.who, (ABSENT,), canary.text)
+        await asyncio.gather(*(self.devices[account].idle(_WAIT_S) for account in self._running))
+
+    async def say(self, who: str, to: Sequence[str], text: str) -> None:
+        """Send a chat and wait for the receipts."""
+        await self._send(who, to, Kind.CHAT, text.encode())
+
+    async def _send(self, who: str, to: Sequence[str], kind: Kind, payload: bytes) -> None:
+        device = self.devices[who]
+        await device.send(device.compose(kind, payload, to), to, wait_s=_WAIT_S)
+
+    def _gather(self) -> None:
+        """Open every home once more, offline, and take what its person may volunteer."""
+        for account in PEOPLE:
+            device = Device.open(self.folder / account.partition("@")[0], _PASSPHRASE)
+            try:
+                state = device.state
+                self.evidence.receipts[account] = [_receipt_item(held) for held in state.evidence.held()]
+                self.evidence.secrets[account] = [("device signing seed", state.keys.signing.seed)]
+                if account == ABSENT:
+                    self.evidence.openings = [
+                        [3, row.mailbox, row.envelope_id, *opening]
+                        for row in stored_envelopes(self.home.store_path)
+                        if row.mailbox == state.keys.mailbox
+                        and (opening := state.sessions.opening_of(row.body, row.envelope_id)) is not None
+                    ]
+            finally:
+                device.close()
+
+
+def stored_envelopes(path: Path) -> list[Envelope]:
+    """The envelopes of a relay's store that is at rest, in the order of their arrival."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT mailbox, envelope_id, expiry, body FROM envelopes ORDER BY seq")
+        return [Envelope(*row) for row in rows]
+
+
+def draw_canaries() -> list[Canary]:
+    """Texts that nobody has ever written before, one of each of the three who write to the absent one, and one more."""
+    writers = [person for person in PEOPLE if person != ABSENT]
+    return [
+        Canary(writers[index % len(writers)], os.urandom(32), f"{sentence}{secrets.randbelow(10**16):016d}.")
+        for index, sentence in enumerate(_SENTENCES)
+    ]
+
+
+def letter(canary: Canary) -> bytes:
+    """The canary as an email."""
+    lines = (
+        f"From: {canary.who}",
+        f"To: {ABSENT}",
+        "Subject: between us",
+        "Content-Type: text/plain; charset=utf-8",
+        "",
+        canary.text,
+        "",
+    )
+    return "\r\n".join(lines).encode()
+
+
+def _receipt_item(held: HeldReceipt) -> list[object]:
+    return [
+        2,
+        held.header,
+        held.signature,
+        held.mailbox,
+        held.envelope_id,
+        held.expiry,
+        held.number,
+        held.leaf,
+        held.path,
+        held.body_hash,
+        held.token if held.withdrawn else b"",
+    ]

@@ -172,7 +172,7 @@ class Deliveries:
         chosen: list[Held] = []
         while sub.again and budget > 0:
             held = sub.again.popleft()
-            if held.state == LIVE and held.number in sub.under_way:
+            if held.state == LIVE and held.number in sub.under_way and held.expiry * 1_000 > now_ms:
                 budget -= held.body_bytes
                 chosen.append(held)
         while sub.queue and budget > 0:

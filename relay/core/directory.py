@@ -97,6 +97,8 @@ class Directory:
         for account, row in {row.account: row for row in snapshot.lists}.items():
             signed = decode(SignedList, row.signed_list, "lists")
             devices = decode(DeviceList, signed.list, "lists")
+            if any(entry.mailbox not in mailboxes.by_id for entry in devices.devices):
+                raise FormatError("lists", f"version {row.version} names a mailbox that is not there")
             boxes = {entry.mailbox: mailboxes.by_id[entry.mailbox] for entry in devices.devices}
             self.accounts[account] = Account(signed, devices, list_hash(signed), boxes)
             for entry in devices.devices:

@@ -363,7 +363,7 @@ class Pair:
     world: World
     ana: Device
     bob: Device
-    extra: list[Device] = field(default_factory=list)
+    mails: list[Mail] = field(default_factory=list)
 
 
 def a_pair(config: CoreConfig | None = None, seed: int = 1, credit: int = 64) -> Pair:

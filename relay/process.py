@@ -11,8 +11,10 @@ import random
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from relay.control import (
     Answer,
@@ -41,6 +43,8 @@ from relay.transport.broker import EmbeddedBroker
 from relay.transport.loopback import Network
 from relay.transport.loopback import Transport as LoopbackTransport
 from relay.transport.mqtt import Transport as MqttTransport
+
+T = TypeVar("T")
 
 
 def now_ms() -> int:
@@ -178,7 +182,7 @@ def tenant_add(path: Path, domain: str, admin_key: bytes) -> None:
         with Connection(home.socket_path) as connection:
             connection.request(TenantAddRequest(domain, admin_key))
     except NotRunning:
-        asyncio.run(_tenant_add_at_rest(home, domain, admin_key))
+        _run(_tenant_add_at_rest(home, domain, admin_key))
 
 
 async def _tenant_add_at_rest(home: Home, domain: str, admin_key: bytes) -> None:
@@ -203,7 +207,13 @@ def disclose_at_rest(path: Path, out: Path) -> int:
             order = await discloser.begin(out, memory=False, tracer_pid=None)
             return (await discloser.seal(order)).files
 
-    return asyncio.run(disclose())
+    return _run(disclose())
+
+
+def _run(work: Coroutine[object, object, T]) -> T:
+    """Run a coroutine to its end in a loop of its own; also for callers that have a loop already."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 def status(service: RelayService, transport: RelayTransport) -> Status:

@@ -1,0 +1,165 @@
+"""The relay's own process: it serves links, stops when told, survives kill -9, and loads nothing that it must not."""
+
+import asyncio
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.wire_device import Mail, WireDevice
+from relay.control import Connection, Status, StatusRequest
+from tests.relay.running import PROJECT, RelayProcess, device_of, enrolled, hub_of, make_home, mosquitto, until
+
+
+async def exchange(relay: RelayProcess, count: int) -> None:
+    """Ana sends to Bob; every receipt verifies, every envelope arrives once."""
+    async with hub_of(relay.home) as hub:
+        ana = await enrolled(hub, device_of(relay.home, "ana"))
+        bob = await enrolled(hub, device_of(relay.home, "bob"))
+        bob.keep_bodies = True
+        mails = [ana.mail_to(bob) for _ in range(count)]
+        receipts = await ana.submit(bob, mails)
+        assert ana.check_receipts() == len(receipts) == count
+        await until(lambda: len(bob.received) == count, "the deliveries")
+        assert bob.bodies == {mail.envelope.envelope_id: mail.envelope.body for mail in mails}
+        assert bob.doubled == []
+        await until(lambda: held(relay) == 0, "the erasure of what was acknowledged")
+        await ana.stop()
+        await bob.stop()
+
+
+def held(relay: RelayProcess) -> int:
+    with Connection(relay.home.socket_path) as connection:
+        status = connection.request(StatusRequest())
+    assert isinstance(status, Status)
+    return dict(status.counts)["envelopes_held"]
+
+
+async def test_serves_devices_through_a_broker_of_its_own_and_stops_on_sigterm(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    with RelayProcess(home) as relay:
+        assert relay.ready == f"ready broker={home.card.broker} home={home.path}\n"
+        await exchange(relay, 20)
+        status, out, errors = relay.stop()
+    assert (status, out, errors) == (0, "", "")
+    assert not (home.path / "store.sqlite-wal").exists()
+    assert not home.socket_path.exists()
+    events = [line.split()[1] for line in home.log_path.read_text().splitlines()]
+    assert events[-1] == "stopped"
+    assert events.index("ready") < events.index("stopping")
+
+
+@pytest.mark.mosquitto
+async def test_serves_devices_through_mosquitto_and_outlives_it(tmp_path: Path) -> None:
+    with mosquitto(tmp_path) as address:
+        home = make_home(tmp_path / "home", address.url)
+        relay = RelayProcess(home)
+        relay.start()
+        await exchange(relay, 20)
+    # The broker is gone; the relay stays, and stops as it should.
+    try:
+        assert held(relay) == 0
+        assert relay.stop() == (0, "", "")
+    finally:
+        relay.__exit__()
+
+
+def test_a_second_relay_on_the_same_home_is_refused(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    with RelayProcess(home):
+        second = subprocess.run(
+            [sys.executable, "-m", "relay", "run", "--home", str(home.path)],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+        )
+    assert second.returncode == 69
+    assert "in use by another process" in second.stderr
+    assert "ready" not in second.stdout
+
+
+def test_the_serving_process_loads_no_module_of_the_rooms_that_hold_content_keys(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    # The module that runs as __main__, with a look at sys.modules in the very process once it is ready.
+    program = (
+        "import runpy, sys, os, signal, builtins\n"
+        "real = print\n"
+        "def watching(*words, **options):\n"
+        "    real(*words, **options)\n"
+        "    if words and str(words[0]).startswith('ready '):\n"
+        "        real('modules', *sorted({name.partition('.')[0] for name in sys.modules}), flush=True)\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "builtins.print = watching\n"
+        f"sys.argv = ['relay', 'run', '--home', {str(home.path)!r}]\n"
+        "runpy.run_module('relay', run_name='__main__', alter_sys=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("modules "))
+    loaded = set(line.split()[1:])
+    assert {"relay", "wire", "amqtt"} <= loaded
+    assert not loaded & {"keys", "client", "sim", "audit", "blindpost", "benchmarks", "tests"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_kill_9_in_a_burst_ten_times_in_a_row_loses_and_doubles_nothing_that_was_receipted(
+    tmp_path: Path,
+) -> None:
+    rng = random.Random(9)
+    home = make_home(tmp_path / "home")
+    with RelayProcess(home) as relay:
+        async with hub_of(home) as hub:
+            ana = await enrolled(hub, device_of(home, "ana"), credit=0)
+            bob = await enrolled(hub, device_of(home, "bob"))
+            carl = await enrolled(hub, device_of(home, "carl"), credit=0)
+            bob.keep_bodies = True
+            sent: dict[bytes, bytes] = {}
+
+            unanswered: list[int] = []
+
+            async def burst(to: WireDevice, mails: list[Mail]) -> None:
+                for start in range(0, len(mails), 2):
+                    await ana.submit(to, mails[start : start + 2])
+
+            async def kill_in_the_middle(receipts_before: int) -> None:
+                # Some receipts are in, and some commands are under way.
+                while len(ana.receipts) < receipts_before or ana.unanswered < 3:
+                    await asyncio.sleep(0)
+                unanswered.append(ana.unanswered)
+                relay.kill()
+                relay.start()
+
+            for _ in range(10):
+                bursts = [asyncio.create_task(kill_in_the_middle(len(ana.receipts) + rng.randrange(2, 50)))]
+                for recipient in (bob, carl):
+                    for _ in range(6):
+                        mails = [ana.mail_to(recipient) for _ in range(8)]
+                        sent.update((mail.envelope.envelope_id, mail.envelope.body) for mail in mails)
+                        bursts.append(asyncio.create_task(burst(recipient, mails)))
+                await asyncio.wait_for(asyncio.gather(*bursts), 60)
+
+            assert len(unanswered) == 10
+            assert min(unanswered) >= 3
+            assert len(ana.receipts) == len(sent) == 10 * 96
+            assert ana.check_receipts() == len(sent)
+            await until(lambda: len(bob.numbers) == 480, "Bob's deliveries", 60)
+            # Carl was away throughout, and drains now.
+            carl.keep_bodies = True
+            await carl.subscribe()
+            await until(lambda: len(carl.numbers) == 480, "Carl's deliveries", 60)
+            got = {**bob.bodies, **carl.bodies}
+            assert got == sent
+            assert bob.doubled == carl.doubled == []
+            assert sorted(carl.received) == list(range(1, 481))
+            numbers = {receipt.envelope_id: receipt.number for receipt in ana.receipts}
+            assert numbers == {**bob.numbers, **carl.numbers}
+            await until(lambda: held(relay) == 0, "the erasure of what was acknowledged")
+            for device in (ana, bob, carl):
+                await device.stop()
+        assert relay.stop()[0] == 0
+    starts = re.findall(r" started ", home.log_path.read_text())
+    assert len(starts) == 11

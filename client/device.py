@@ -18,7 +18,8 @@ twice.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -196,6 +197,20 @@ class Device:
         return self._engine.state if self._engine else self._state_at_rest
 
     @property
+    def account(self) -> str:
+        """The device's account.
+
+        Raises:
+            NotEnrolled: it has none yet.
+        """
+        return self.state.account
+
+    @property
+    def device_key(self) -> bytes:
+        """The Ed25519 device key, 32 bytes; it names the device."""
+        return self.state.keys.public
+
+    @property
     def engine(self) -> Engine:
         """The running loop.
 
@@ -283,6 +298,28 @@ class Device:
             Unknown: not within `wait_s` seconds.
         """
         await self._until(lambda: not self.engine.outbox.outgoing, "send", wait_s)
+
+    async def caught_up(self, quiet_s: float = 1.0, wait_s: float | None = None) -> None:
+        """Wait until a link stands and nothing was delivered for `quiet_s` seconds.
+
+        The relay does not say when its backlog is over; a chunk that is lost on the way comes again after 5 s, and is
+        then taken by the next call.
+
+        Raises:
+            Unknown: not within `wait_s` seconds.
+        """
+
+        async def wait() -> None:
+            clock = asyncio.get_running_loop().time
+            while True:
+                await self.linked()
+                left_s = self.engine.inbox.arrived_s + quiet_s - clock()
+                if left_s <= 0:
+                    return
+                # A new link may come up with nothing asked for yet; then this is looked at again soon.
+                await asyncio.sleep(min(left_s, quiet_s))
+
+        await self._within(wait(), "receive", wait_s)
 
     async def _until(self, condition: Callable[[], bool], what: str, wait_s: float | None) -> None:
         async def wait() -> None:
@@ -468,7 +505,14 @@ class Device:
 
     # Receiving
 
-    async def receive(self, wait_s: float = 0.0, *, take: bool = True, messages_max: int = 256) -> list[Message]:
+    async def receive(
+        self,
+        wait_s: float = 0.0,
+        *,
+        take: bool = True,
+        messages_max: int = 256,
+        kinds: Collection[ContentKind] = frozenset(ContentKind),
+    ) -> list[Message]:
         """Messages that have arrived and were not taken yet, in the order of their arrival.
 
         Args:
@@ -477,6 +521,7 @@ class Device:
                 `mark_taken` once they are safe (a crash between the two returns them again; they are named by sender
                 and message id).
             messages_max: how many at most.
+            kinds: leave messages of other kinds where they are.
         """
         engine = self.engine
         if not engine.inbox.untaken and wait_s > 0:
@@ -485,8 +530,9 @@ class Device:
                 await asyncio.wait_for(engine.arrived.wait(), wait_s)
             except TimeoutError:
                 return []
-        names = sorted(engine.inbox.untaken, key=engine.inbox.untaken.__getitem__)[:messages_max]
-        messages = [message for message in map(self._message, names) if message is not None]
+        names = sorted(engine.inbox.untaken, key=engine.inbox.untaken.__getitem__)
+        wanted = islice((name for name in names if self._kind_of(name) in kinds), messages_max)
+        messages = [message for message in map(self._message, wanted) if message is not None]
         if take:
             self.mark_taken(messages)
         return messages
@@ -534,6 +580,10 @@ class Device:
                 for index in range(min(decode(KeptRow, value, "kept").pieces, CHUNKS_MAX)):
                     step.delete(Kind.PIECE, name + index.to_bytes(4, "big"))
                 step.delete(Kind.KEPT, name)
+
+    def _kind_of(self, name: bytes) -> int:
+        value = self._store.get(Kind.KEPT, name)
+        return 0 if value is None else decode(KeptRow, value, "kept").kind
 
     def _message(self, name: bytes) -> Message | None:
         value = self._store.get(Kind.KEPT, name)

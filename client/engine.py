@@ -1,7 +1,7 @@
 """The loop that drives a device: packets in, steps, packets out; connecting again when the broker or relay is gone.
 
-One task owns all state. Methods of client/device.py that run on the same event loop change rows in steps of their own and
-wake it; nothing here runs in another thread, so that no lock is needed and a simulated clock drives it as well.
+One task owns all state. Methods of client/device.py that run on the same event loop change rows in steps of their own
+and wake it; nothing here runs in another thread, so that no lock is needed and a simulated clock drives it as well.
 
     packets ─▶ client/link.py ─▶ events ─▶ enrolment, submits, outbox, inbox ─▶ steps (durable) ─▶ commands ─▶ packets
 
@@ -212,11 +212,11 @@ class Engine:
                 self._heard_s = now_s
                 self._handle(event, now_s)
         self._room.set()
-        if now_s - self._swept_s >= self._settings.sweep_s:
+        if now_s >= self._swept_s + self._settings.sweep_s:
             self._sweep(now_s)
         self.outbox.expire()
         if self.link.up:
-            if now_s - self._heard_s >= self._settings.keepalive_s:
+            if now_s >= self._heard_s + self._settings.keepalive_s:
                 self._heard_s = now_s
                 self.inbox.subscribe(now_s)
             self.inbox.tick(now_s)

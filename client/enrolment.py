@@ -27,7 +27,7 @@ from wire.commands import AddPrekeys, DeviceCommand, Enrol, PublishList, Publish
 from wire.errors import FormatError, RefusalCode
 from wire.hashing import KeyRole, hash32, typed
 from wire.identity import DeviceEntry, SignedList, Token
-from wire.limits import DEVICES_PER_ACCOUNT_MAX, ONE_TIME_PREKEYS_LOW
+from wire.limits import DEVICES_PER_ACCOUNT_MAX, ONE_TIME_PREKEYS_LOW, ONE_TIME_PREKEYS_PER_UPLOAD_MAX
 from wire.prekeys import OneTimePrekey, Prekeys
 from wire.signing import verify
 
@@ -142,6 +142,7 @@ class Enrolment:
         self._asked: dict[int, bytes] = {}
         self._retry_s: float | None = None
         self._left = ONE_TIME_PREKEYS_LOW
+        self._accepted_count = state.sessions.accepted_count
         self.failure: ClientError | None = None
 
     def begin(self, event: UpEvent) -> None:
@@ -150,10 +151,14 @@ class Enrolment:
         mine = next((device for device in event.devices if device.device_key == self._state.keys.public), None)
         if mine is None:
             return
-        self._left = mine.prekeys_left
+        self._told_left(mine.prekeys_left)
         if mine.enrolled:
             self._enrolled()
         self._publish()
+
+    def _told_left(self, left: int) -> None:
+        self._left = left
+        self._accepted_count = self._state.sessions.accepted_count
 
     def _enrolled(self) -> None:
         self.failure = None
@@ -206,7 +211,7 @@ class Enrolment:
                 step.delete(Kind.PREKEYS, _ADD)
             return
         if state.store.get(Kind.PREKEYS, _ADD) is None and self._left < ONE_TIME_PREKEYS_LOW:
-            one_time = ring.replenish(self._left)
+            one_time = ring.replenish(max(0, self._left))
             self._left += len(one_time)
             with state.store.step() as step:
                 state.put_ring(step)
@@ -260,6 +265,8 @@ class Enrolment:
         what = self._asked.pop(ref, None)
         if what is None:
             return False
+        if what in {b"enrol", _PUBLISH}:
+            self._told_left(ONE_TIME_PREKEYS_PER_UPLOAD_MAX)
         with self._state.store.step() as step:
             if what == b"enrol":
                 step.delete(Kind.PREKEYS, _PUBLISH)
@@ -293,7 +300,10 @@ class Enrolment:
         return True
 
     def tick(self, now_s: float) -> None:
-        """Do what is due by time."""
+        """Do what is due: publish again, add prekeys before they run out."""
+        if self._left - self._taken() < ONE_TIME_PREKEYS_LOW and self._state.device.enrolled:
+            self._left, self._accepted_count = self._left - self._taken(), self._state.sessions.accepted_count
+            self._publish()
         if self._retry_s is not None and now_s >= self._retry_s:
             self._retry_s = None
             self._publish()
@@ -301,6 +311,10 @@ class Enrolment:
     def next_deadline_s(self) -> float | None:
         """When `tick` has something to do, in monotonic seconds."""
         return self._retry_s
+
+    def _taken(self) -> int:
+        """Prekeys used since the relay last told how many are left; those of look-ups without a message it tells."""
+        return self._state.sessions.accepted_count - self._accepted_count
 
     def sweep(self) -> None:
         """Rotate when it is time."""

@@ -10,12 +10,12 @@ Rules:
 * plaintext, ratchet step and 'seen' mark are one step; the ack leaves after it. A crash before it gets the envelope
   again; a crash after it finds the mark, and acks again;
 * a message is kept once, by sender account and message id, whatever envelopes carry it;
-* what cannot be opened is never acked, because an ack needs the token inside it; delivery moves past it, and it stays at
-  the relay until its expiry. The cursor that outlives a restart moves only over numbers that were all accounted for;
+* what cannot be opened is never acked, because an ack needs the token inside it; delivery moves past it, and it stays
+  at the relay until its expiry. The cursor that outlives a restart moves only over numbers that were all accounted for;
 * mail that no session opened for a while makes sessions stale, so that the next messages start new ones: who sent it is
   not known, as the body names no sender. At most once an hour, so that junk costs little;
-* nothing that a peer writes is believed beyond its own account: own copies come from own devices only, D and R count for
-  messages that were sent to that account.
+* nothing that a peer writes is believed beyond its own account: own copies come from own devices only, D and R count
+  for messages that were sent to that account.
 """
 
 from dataclasses import dataclass
@@ -125,6 +125,11 @@ class Inbox:
         self._after = self._state.meta.cursor
         self.subscribe(now_s)
         self._send_acks(dict(self._acks))
+
+    @property
+    def arrived_s(self) -> float:
+        """When something was delivered last, or asked for, in monotonic seconds."""
+        return self._arrived_s
 
     def on_done(self, ref: int) -> None:
         """An ack was answered: its row goes away with the next step."""
@@ -444,7 +449,7 @@ class Inbox:
     def tick(self, now_s: float) -> None:
         """Do what is due by time: move past a stuck window, take sessions for lost."""
         stuck = any(waiting.number > self._after for waiting in self._waiting.values())
-        if stuck and now_s - self._arrived_s >= _IDLE_S:
+        if stuck and now_s >= self._arrived_s + _IDLE_S:
             # A gap in the numbers may be mail that is gone, or mail that is still coming: the cursor of this link
             # moves past it, the durable one does not.
             self._after = max(self._after, self._newest)

@@ -245,7 +245,7 @@ class Link:
     # Handshakes
 
     def connect(self, now_s: float) -> None:
-        """The broker's connection stands (again): start a handshake, or repeat what the last connection may have lost."""
+        """The broker's connection stands (again): start a handshake, or repeat what the last one may have lost."""
         self._hello_backoff.reset()
         if self._standing is None:
             self._start_hello(now_s)

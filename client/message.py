@@ -1,4 +1,4 @@
-"""What a program gets of a device: messages, what became of sent ones, notices. Plain values; nothing in them is a key."""
+"""What a program gets of a device: messages, what became of sent ones, notices. Plain values, no keys."""
 
 from dataclasses import dataclass
 

@@ -237,7 +237,7 @@ class Outbox:
             self._bundles[bundle.device_key] = bundle
 
     def on_list(self, account: str, signed: SignedList) -> bool:
-        """A device list from the relay or a peer: believed, or the account is blocked and an alarm kept; True if believed."""
+        """A device list from the relay or a peer: True if believed; else the account is blocked, and an alarm kept."""
         pins = self._state.pins
         known = pins.get(account)
         try:
@@ -404,7 +404,7 @@ class Outbox:
 
 
 def put_renewals(state: State, step: Step, accounts: Sequence[str]) -> None:
-    """Outgoing renewals, within a step, for a device whose sessions are not to be used again; loaded with the outbox."""
+    """Outgoing renewals, within a step, for a device whose sessions are not to be used again."""
     for account in accounts:
         row = Outgoing(
             ContentKind.RENEWAL,

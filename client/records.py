@@ -21,7 +21,7 @@ __all__ = [
     "HeaderRow",
     "HeldReceipt",
     "KeptRow",
-    "Meta_",
+    "MetaRow",
     "NoticeRow",
     "Outgoing",
     "Partial",
@@ -62,12 +62,11 @@ class AccountRow(Record, frozen=True):
         return "AccountRow(key=<redacted>)"
 
 
-class Meta_(Record, frozen=True):  # noqa: N801 (Meta is msgspec's)
-    """`META`, named empty: the relay's rotations, where delivery goes on, when prekeys were made, when rows were swept."""
+class MetaRow(Record, frozen=True):
+    """`META`, named empty: the relay's verified rotations, and the number up to which all mail is accounted for."""
 
     rotations: tuple[bytes, ...]
     cursor: U64
-    swept_s: U64
 
 
 class Pin(Record, frozen=True):
@@ -122,7 +121,7 @@ class Prepared(Record, frozen=True):
 
 
 class Upload(Record, frozen=True):
-    """`UPLOAD`, named by outgoing name and mailbox: the chunks of a large message for one device, and which are receipted.
+    """`UPLOAD`, named by outgoing name and mailbox: chunks of a large message for one device, and which are receipted.
 
     Nonces come from `nonce_seed`, so that a chunk that is sent again after a crash has the same bytes.
     """
@@ -157,7 +156,7 @@ class AckPending(Record, frozen=True):
 
 
 class KeptRow(Record, frozen=True):
-    """`KEPT`, named by sender account and message id: a message that arrived. A large payload stands in `PIECE` rows."""
+    """`KEPT`, named by sender account and message id: what arrived. A large payload stands in `PIECE` rows."""
 
     account: Account
     device_key: Key
@@ -268,6 +267,6 @@ class CanaryRow(Record, frozen=True):
 
 
 class BodyPin(Record, frozen=True):
-    """`BODY_PIN`, named by the envelope id: the body whose key was volunteered; another body under it is refused later."""
+    """`BODY_PIN`, named by the envelope id: the body whose key was volunteered; another one is refused later."""
 
     body_hash: Hash

@@ -1,7 +1,7 @@
 """The sessions of a device with other devices, as sealed rows and in memory (protocol.md sections 4.1 to 4.3).
 
-keys/ has the cryptography of one session, of a set, and the index by hints; this module keeps them durable. Each session
-is a row of its own, named by peer device and EK; the order of a peer's sessions is another. Rules:
+keys/ has the cryptography of one session, of a set, and the index by hints; this module keeps them durable. Each
+session is a row of its own, named by peer device and EK; the order of a peer's sessions is another. Rules:
 
 * whatever moves a session writes its row in the same step; a step that fails makes the caller load everything again;
 * a first message is accepted only from a device that its account's newest known list names, under the account key that
@@ -69,7 +69,7 @@ class Unopened(Exception):
 
 
 def has_chunk_length(body_bytes: int) -> bool:
-    """Whether a body of that length is a chunk (protocol.md section 4.4: no ordinary or first body has such a length)."""
+    """Whether a body of that length is a chunk: no ordinary or first body has such a length (section 4.4)."""
     chunk_bytes = body_bytes - _CHUNK_OVERHEAD_BYTES
     return chunk_bytes >= CHUNK_BYTES_MIN and chunk_bytes % CHUNK_BYTES_STEP == 0
 
@@ -86,6 +86,7 @@ class Sessions:
         self._sets: dict[bytes, SessionSet] = {}
         self._stale: set[bytes] = set()
         self._index: HintIndex[_Ref] = HintIndex()
+        self.accepted_count = 0
         self._load()
 
     def __repr__(self) -> str:
@@ -187,6 +188,7 @@ class Sessions:
             raise
         except BlindpostError as error:
             raise Unopened(error) from None
+        self.accepted_count += 1
         inbound, session = accepted.inbound, accepted.session
         fresh = self._fresh_pin(inbound)
         if fresh is not None:

@@ -1,8 +1,8 @@
 """Everything that one device has in memory, loaded from its sealed rows (client/store.py), and loaded again after a
 step that failed: memory is never trusted to match a store that refused to commit.
 
-This module owns loading and the device's own rows. Sending is in client/outbox.py, receiving in client/inbox.py, and the
-machine that drives both is client/device.py.
+This module owns loading and the device's own rows. Sending is in client/outbox.py, receiving in client/inbox.py, and
+the machine that drives both is client/device.py.
 """
 
 import os
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from client.errors import HomeInvalid, NotEnrolled
 from client.evidence import Evidence
 from client.pins import PinnedAccount, Pins
-from client.records import AccountRow, DeviceRow, Meta_, NoticeRow
+from client.records import AccountRow, DeviceRow, MetaRow, NoticeRow
 from client.sessions import Sessions
 from client.store import Kind, Step, Store
 from keys.identity import AccountKey, DeviceKeys
@@ -91,7 +91,7 @@ class State:
             None if value is None else AccountKey.from_bytes(decode(AccountRow, value, "account row").key)
         )
         value = store.get(Kind.META, b"")
-        self.meta = Meta_((), 0, 0) if value is None else decode(Meta_, value, "meta row")
+        self.meta = MetaRow((), 0) if value is None else decode(MetaRow, value, "meta row")
         value = store.get(Kind.PREKEYS, b"ring")
         self.ring = None if value is None else PrekeyRing.from_bytes(value, self.keys, self.random)
         self.pins = Pins(store)
@@ -166,7 +166,7 @@ class State:
         """The chain of the relay's rotations that was verified last."""
         return [decode(RotationRecord, record, "rotation") for record in self.meta.rotations]
 
-    def put_meta(self, step: Step, meta: Meta_) -> None:
+    def put_meta(self, step: Step, meta: MetaRow) -> None:
         """Change the meta row within a step."""
         step.put(Kind.META, b"", encode(meta))
         self.meta = meta

@@ -72,6 +72,10 @@ def run(scenario: Callable[[], Awaitable[T]]) -> T:
         asyncio.set_event_loop(loop)
         return loop.run_until_complete(asyncio.ensure_future(scenario(), loop=loop))
     finally:
+        rest = asyncio.all_tasks(loop)
+        for task in rest:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
         asyncio.set_event_loop(None)
         loop.close()

@@ -1,1 +1,1 @@
-"""Identities, prekeys, handshake, ratchet, vault, fingerprints and the transport PKI. Imports wire only."""
+"""Identities, prekeys, handshake, ratchet, chunks, vault and safety numbers. Imports wire only."""

@@ -198,6 +198,10 @@ class DeviceKeys:
         """
         return diffie_hellman(self._dh_private, public)
 
+    def secrets(self) -> tuple[tuple[str, bytes], ...]:
+        """Name and bytes of each private half, for an owner who has them searched for (protocol.md section 12.2)."""
+        return ("device signing seed", self.signing.seed), ("device identity key", self._dh_private)
+
     def to_bytes(self) -> bytes:
         """Private keys and mailbox, for sealed storage only."""
         return encode(_StoredDevice(_DEVICE, self.signing.seed, self._dh_private, self.mailbox))

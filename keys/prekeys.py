@@ -258,6 +258,15 @@ class PrekeyRing:
 
     # ------------------------------------------------------------------ storage
 
+    def secrets(self) -> tuple[tuple[str, bytes], ...]:
+        """Name and bytes of each private half, for an owner who has them searched for (protocol.md section 12.2)."""
+        named = []
+        for living in self._generations:
+            named += [("signed prekey", living.x_private), ("last-resort prekey", living.kem_seed)]
+            for half in living.one_time.values():
+                named += [("one-time prekey", half.x_private), ("one-time KEM prekey", half.kem_seed)]
+        return tuple(named)
+
     def to_bytes(self) -> bytes:
         """All private halves, for sealed storage only."""
         return encode(
@@ -292,6 +301,10 @@ class PrekeyRing:
             living = _Living(generation.id, generation.made_s, generation.x_private, generation.kem_seed)
             living.one_time = {half.id: half for half in generation.one_time}
             living.accepted = dict.fromkeys(generation.accepted)
+            known = len(ring._by_id)
             ring._generations.append(living)
             ring._by_id.update(dict.fromkeys((living.id, *living.one_time), living))
+            added = len(ring._by_id) - known
+            if added != 1 + len(generation.one_time) or len(living.accepted) != len(generation.accepted):
+                raise FormatError(_KIND, "names an id twice")
         return ring

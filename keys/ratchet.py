@@ -477,6 +477,8 @@ class Ratchet:
         self.header_receive, self.chain_receive = state.header_receive, state.chain_receive
         self.n_receive = state.n_receive
         self.skipped = {row.hint: Skipped(row.header_key, row.n, row.message_key, row.stored_s) for row in rows}
+        if len(self.skipped) != len(rows):
+            raise FormatError("ratchet.skipped", "names a hint twice")
         return self
 
 

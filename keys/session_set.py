@@ -19,6 +19,7 @@ from keys.agreement import Entropy
 from keys.errors import HandshakeError
 from keys.session import Session
 from wire.codec import Record, decode, encode
+from wire.errors import FormatError
 
 __all__ = ["SESSIONS_PER_PEER_MAX", "SessionSet"]
 
@@ -101,6 +102,9 @@ class SessionSet:
             FormatError: anything else.
         """
         sessions = cls()
-        for stored in decode(_StoredSet, data, "sessions").sessions:
-            sessions._put_last(Session.from_bytes(stored, entropy))
+        stored = decode(_StoredSet, data, "sessions").sessions
+        for session in stored:
+            sessions._put_last(Session.from_bytes(session, entropy))
+        if len(sessions) != len(stored):
+            raise FormatError("sessions", "name a session twice")
         return sessions

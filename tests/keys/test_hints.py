@@ -5,7 +5,7 @@ import pytest
 from keys.hints import HintIndex
 from keys.session import Session
 from tests.keys.people import NOW_S, Person, envelope_id, pair
-from wire.limits import HINT_SEARCH_MAX
+from wire.limits import HINT_SEARCH_MAX, SKIPPED_KEYS_S
 
 
 def send(session: Session, number: int) -> bytes:
@@ -83,6 +83,21 @@ def test_turns_do_not_let_the_index_grow(indexed: Indexed) -> None:
         receive(index, b, body, number)
         a.decrypt(send(b, number + 1), envelope_id(number + 1), NOW_S)
     assert len(index._by_hint) <= 64 + 8 + 8
+
+
+def test_hints_of_skipped_messages_that_expired_leave_the_index_at_the_next_turn(indexed: Indexed) -> None:
+    a, b, index = indexed
+    lost = [send(a, number) for number in range(3)]
+    receive(index, b, send(a, 3), 3)
+    late = send(a, 4)
+    receive(index, b, send(a, 5), 5)
+    assert [index.find(body) for body in (*lost, late)] == ["b"] * 4
+    week_s = NOW_S + SKIPPED_KEYS_S + 1
+    a.decrypt(send(b, 6), envelope_id(6), week_s)
+    turning = send(a, 7)
+    assert b.decrypt(turning, envelope_id(7), week_s) == b"m"
+    index.received("b", b, turning)
+    assert [index.find(body) for body in (*lost, late)] == [None] * 4
 
 
 def test_search_finds_what_is_further_ahead_in_the_chain(indexed: Indexed) -> None:

@@ -6,8 +6,8 @@
     report = served.audit()
 
 The relay is relay/process.py's, with the loopback transport in place of a broker, and its home on the disk; the devices
-are client/device.py's. Ana and Bilal work at Acme, Chloe and Dawud at Globex; Chloe's phone is off, so what people write
-to her waits at the relay. Every text that she is sent is a canary that was committed to before.
+are client/device.py's. Ana and Bilal work at Acme, Chloe and Dawud at Globex; Chloe's phone is off, so what people
+write to her waits at the relay. Every text that she is sent is a canary that was committed to before.
 
 It is fast, because the controls are built on it: passphrases are stretched as cheaply as the vault allows.
 """
@@ -17,7 +17,7 @@ import contextlib
 import os
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -40,6 +40,7 @@ from relay.transport.loopback import Transport as LoopbackTransport
 from wire.codec import encode
 from wire.envelope import Envelope
 from wire.hashing import label
+from wire.identity import Token
 
 __all__ = ["ABSENT", "PEOPLE", "Canary", "LoopbackDevices", "Served", "World"]
 
@@ -56,6 +57,9 @@ _SENTENCES: Final = (
 _PASSPHRASE: Final = b"a passphrase of the simulation"
 _WAIT_S: Final = 20.0
 _FAR_FUTURE_S: Final = 4_102_444_800
+
+
+Cheat = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ class World:
         folder.mkdir(parents=True, exist_ok=True)
         # No broker listens there: the loopback network takes its place. The port is one that nobody uses.
         world = cls(folder, relay_home.init(folder / "relay", os.urandom, broker="mqtt://127.0.0.1:9"))
-        async with world._served():
+        async with world.served():
             await world._enrol()
             try:
                 yield world
@@ -177,7 +181,7 @@ class World:
         world._gather()
 
     @contextlib.asynccontextmanager
-    async def _served(self) -> AsyncIterator[None]:
+    async def served(self) -> AsyncIterator[None]:
         """The relay at work, with the loopback network."""
         with self.home.locked():
             service, discloser = assemble(self.home, LoopbackTransport(self.network))
@@ -199,10 +203,14 @@ class World:
                 await task
                 discloser.close()
 
+    def token(self, account: str) -> Token:
+        """An activation token of the account's company."""
+        return self._admins[account.partition("@")[2]].activate(account, _FAR_FUTURE_S)
+
     async def _enrol(self) -> None:
         transport = LoopbackDevices(self.network)
         for account in PEOPLE:
-            token = self._admins[account.partition("@")[2]].activate(account, _FAR_FUTURE_S)
+            token = self.token(account)
             home = self.folder / account.partition("@")[0]
             device = Device.new(home, self.home.card, token, _PASSPHRASE, transport=transport, cost=CHEAP_FOR_TESTS)
             self.devices[account] = device
@@ -215,8 +223,12 @@ class World:
         self._running.discard(account)
         await self.devices[account].__aexit__(None, None, None)
 
-    async def talk(self) -> None:
-        """Say good morning while all are there, then write to the absent one; her mail stays."""
+    async def talk(self, cheat: Cheat | None = None) -> None:
+        """Say good morning while all are there, then write to the absent one; her mail stays.
+
+        Args:
+            cheat: what holds while people write to the absent one (sim/mutants/client_side.py).
+        """
         await self.say("ana@acme.example", (ABSENT, "bilal@acme.example"), "good morning")
         (first,) = await self.devices[ABSENT].receive(_WAIT_S)
         assert first.payload == b"good morning"
@@ -224,9 +236,10 @@ class World:
         await self.switch_off(ABSENT)
         self.evidence.canaries = draw_canaries()
         first_canary, *others = self.evidence.canaries
-        await self._send(first_canary.who, (ABSENT,), Kind.EMAIL, letter(first_canary))
-        for canary in others:
-            await self.say(canary.who, (ABSENT,), canary.text)
+        with cheat() if cheat else contextlib.nullcontext():
+            await self._send(first_canary.who, (ABSENT,), Kind.EMAIL, letter(first_canary))
+            for canary in others:
+                await self.say(canary.who, (ABSENT,), canary.text)
         await asyncio.gather(*(self.devices[account].idle(_WAIT_S) for account in self._running))
 
     async def say(self, who: str, to: Sequence[str], text: str) -> None:

@@ -1,0 +1,265 @@
+"""The catalogue of cheats: what each does, which real case it stands for, which check must catch it.
+
+docs/controls.md shows this table to readers; a test keeps the two equal. A mutant counts only if its cheat works
+(`proof` finds the leak in the disclosure by itself) and the honest twin passes the same check.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, unique
+from typing import Final
+
+from sim.mutants.proofs import (
+    Proof,
+    chain_is_shorter,
+    columns_differ,
+    config_holds_device_seed,
+    device_is_unsigned,
+    file_is_not_named,
+    image_holds,
+    image_holds_device_seed,
+    log_holds,
+    log_holds_base64,
+    log_holds_device_seed,
+    log_is_not_the_signed_one,
+    manifest_is_not_the_cards,
+    module_is_listed,
+    pin_key_opens,
+    receipted_body_differs,
+    receipted_row_is_gone,
+    rows_end_with_field,
+    rows_hold_text,
+    rows_share_commitment,
+    rows_share_nonce,
+    store_holds_message_key,
+    store_holds_utf16,
+    store_inflates_to_text,
+)
+
+__all__ = ["CATALOGUE", "Mutant", "Side"]
+
+
+@unique
+class Side(Enum):
+    """Who cheats."""
+
+    RELAY = "relay"
+    MEMORY = "relay, in memory"
+    CLIENT = "client"
+    HISTORICAL = "historical client"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One cheat.
+
+    Attributes:
+        name: as in relay_side.py or client_side.py.
+        side: who cheats.
+        cheat: what it does.
+        stands_for: the real case behind it.
+        check: the id of the audit's check that must catch it.
+        proof: finds the leak in the disclosure, or raises `CheatFailed`.
+    """
+
+    name: str
+    side: Side
+    cheat: str
+    stands_for: str
+    check: str
+    proof: Proof
+
+
+CATALOGUE: Final = (
+    Mutant(
+        "plaintext-in-log",
+        Side.RELAY,
+        "writes each text into its log",
+        "debug logging left on, as with the passwords in the internal logs of Twitter (2018) and Facebook (2019)",
+        "search.canaries",
+        log_holds,
+    ),
+    Mutant(
+        "base64-in-log",
+        Side.RELAY,
+        "writes each text into its log as the base64 id of a trace",
+        "telemetry that encodes what it must not hold",
+        "log.grammar",
+        log_holds_base64,
+    ),
+    Mutant(
+        "plaintext-in-memory",
+        Side.MEMORY,
+        "keeps each text in its memory and writes nothing down",
+        "a server that decrypts in passing, as a hosted mail gateway does, and could be told to keep it",
+        "search.canaries",
+        image_holds,
+    ),
+    Mutant(
+        "device-key-in-memory",
+        Side.MEMORY,
+        "holds the private key of a customer's device in memory only",
+        "a hosted BES that keeps its customers' transport keys",
+        "search.secrets",
+        image_holds_device_seed,
+    ),
+    Mutant(
+        "message-keys-in-store",
+        Side.RELAY,
+        "keeps the key of each waiting message among its settings",
+        "key escrow; Ennetcom, whose server kept the keys of 3.6 million messages",
+        "search.keys",
+        store_holds_message_key,
+    ),
+    Mutant(
+        "private-key-in-config",
+        Side.RELAY,
+        "has a customer's private key in its configuration",
+        "a key handed over under an order and installed, as was asked of Lavabit (2013)",
+        "search.keys",
+        config_holds_device_seed,
+    ),
+    Mutant(
+        "device-key-in-log",
+        Side.RELAY,
+        "writes a private key into its log as a request id",
+        "credentials that leak through logs",
+        "search.secrets",
+        log_holds_device_seed,
+    ),
+    Mutant(
+        "extra-column",
+        Side.RELAY,
+        "has one column more, which names the sender of each envelope",
+        "data retention that was added without a word",
+        "store.schema",
+        columns_differ,
+    ),
+    Mutant(
+        "zlib-in-table",
+        Side.RELAY,
+        "has a table of its own with the texts, compressed",
+        "a cache or search index beside the database",
+        "search.canaries",
+        store_inflates_to_text,
+    ),
+    Mutant(
+        "utf16-in-free-pages",
+        Side.RELAY,
+        "deleted texts without erasing them: they lie in free pages, as UTF-16",
+        "forensics on phones and servers, which read what SQLite deleted and did not overwrite",
+        "bytes.accounted",
+        store_holds_utf16,
+    ),
+    Mutant(
+        "hidden-field",
+        Side.CLIENT,
+        "appends a field to each body that says who sent it",
+        "a tracking field in a message format",
+        "store.envelopes",
+        rows_end_with_field,
+    ),
+    Mutant(
+        "skips-encryption",
+        Side.CLIENT,
+        "pads the text and does not encrypt it",
+        "a changed client, as Hushmail served one in 2007",
+        "search.canaries",
+        rows_hold_text,
+    ),
+    Mutant(
+        "constant-key",
+        Side.CLIENT,
+        "encrypts every message under one key",
+        "a cipher with a key built in, as the first Zoom meetings shared one",
+        "store.envelopes",
+        rows_share_commitment,
+    ),
+    Mutant(
+        "nonce-reused",
+        Side.CLIENT,
+        "uses the same nonce for every message",
+        "a random number generator that repeats itself, as Debian's OpenSSL did (2006 to 2008)",
+        "store.envelopes",
+        rows_share_nonce,
+    ),
+    Mutant(
+        "global-pin-key",
+        Side.HISTORICAL,
+        "scrambles every message under the Triple DES key that sits in all handsets",
+        "BlackBerry's PIN messages and BBM; the RCMP read over a million of them, 2010 to 2012",
+        "historical.keys",
+        pin_key_opens,
+    ),
+    Mutant(
+        "left-out",
+        Side.RELAY,
+        "does not hand over one envelope that it has receipted",
+        "an answer to an order that holds something back",
+        "evidence.receipts",
+        receipted_row_is_gone,
+    ),
+    Mutant(
+        "swapped-body",
+        Side.RELAY,
+        "hands over another body in the place of one that it has receipted",
+        "evidence that was altered before it was handed over",
+        "store.commits",
+        receipted_body_differs,
+    ),
+    Mutant(
+        "truncated-history",
+        Side.RELAY,
+        "takes the newest commit out of its history; what is left fits together",
+        "a database restored to the day before",
+        "evidence.receipts",
+        chain_is_shorter,
+    ),
+    Mutant(
+        "forked-history",
+        Side.RELAY,
+        "signs the newest commit a second time, for another body",
+        "a log that shows different histories to different people",
+        "evidence.receipts",
+        receipted_body_differs,
+    ),
+    Mutant(
+        "forged-manifest",
+        Side.RELAY,
+        "somebody else signs the disclosure in the relay's name",
+        "an answer from a party that is not the one that was asked",
+        "manifest.signature",
+        manifest_is_not_the_cards,
+    ),
+    Mutant(
+        "extra-file",
+        Side.RELAY,
+        "lays a file beside those of the manifest",
+        "a second database that nobody signed for",
+        "manifest.files",
+        file_is_not_named,
+    ),
+    Mutant(
+        "log-tidied",
+        Side.RELAY,
+        "takes a line out of the log after the manifest was signed",
+        "records tidied up before they are handed over",
+        "manifest.files",
+        log_is_not_the_signed_one,
+    ),
+    Mutant(
+        "unsigned-device",
+        Side.RELAY,
+        "adds a device to an account's list, which the account has not signed",
+        "the ghost proposal of 2018: a silent participant added by the server",
+        "store.directory",
+        device_is_unsigned,
+    ),
+    Mutant(
+        "ratchet-loaded",
+        Side.RELAY,
+        "has loaded the code that opens messages",
+        "a server with a decryption module, as lawful-access gateways have",
+        "process.modules",
+        module_is_listed,
+    ),
+)

@@ -1,8 +1,8 @@
 """A device that speaks links and frames and nothing above: it sends random bodies of the right size (protocol.md 5, 6).
 
-The load of `benchmarks relay`, and the honest counterpart in the relay's tests. It repeats what is not answered, starts a
-new handshake when the relay does not know its link, checks every receipt, and notes every envelope that it is given,
-so that a lost or doubled one shows.
+The load of `benchmarks relay`, and the honest counterpart in the relay's tests. It repeats what is not
+answered, starts a new handshake when the relay does not know its link, checks every receipt, and notes every
+envelope that it is given, so that a lost or doubled one shows.
 """
 
 import asyncio

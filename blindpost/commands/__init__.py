@@ -1,0 +1,37 @@
+"""The commands, one module a family; each adds its parsers and loads what it needs only when it runs."""
+
+from collections.abc import Callable
+
+from blindpost.commands import (
+    audit,
+    canary,
+    chat,
+    demo,
+    device,
+    mail,
+    order,
+    receive,
+    relay,
+    safety_number,
+    tenant,
+    volunteer,
+)
+from blindpost.parser import Parser, Subparsers
+
+__all__ = ["FAMILIES"]
+
+FAMILIES: tuple[Callable[["Subparsers[Parser]"], None], ...] = (
+    demo.add_commands,
+    relay.add_commands,
+    tenant.add_commands,
+    device.add_commands,
+    mail.add_commands,
+    chat.add_commands,
+    receive.add_commands,
+    safety_number.add_commands,
+    canary.add_commands,
+    order.add_commands,
+    volunteer.add_commands,
+    audit.add_commands,
+)
+"""In the order in which a person meets them."""

@@ -1,0 +1,67 @@
+"""`blindpost audit`: the verifier, which imports nothing of ours; also `python -m audit`."""
+
+from pathlib import Path
+
+from blindpost.parser import Options, Parser, Subparsers, add_command
+
+__all__ = ["add_commands"]
+
+
+def add_commands(subparsers: "Subparsers[Parser]") -> None:
+    """Add the command."""
+    parser = add_command(
+        subparsers,
+        "audit",
+        summary="check a disclosure: is there anything in it to read?",
+        description=(
+            "Checks what a relay handed over against the protocol, and what participants volunteered against that. "
+            "Ends with a verdict: BLIND (exit status 0), NOT BLIND (1), or INCOMPLETE (2) where something is missing "
+            "to decide: above all the relay's card, without which nobody knows whose signature to expect."
+        ),
+        examples=(
+            "blindpost audit disclosure --relay-card relay-card.toml",
+            "blindpost audit disclosure --relay-card disclosure/relay-card.toml --volunteered ana.bin omar.bin",
+            "blindpost audit disclosure --relay-card relay-card.toml --commitments canaries.bin --json",
+            "blindpost audit disclosure --relay-card relay-card.toml --html verdict.html",
+        ),
+        run=_run,
+    )
+    parser.add_argument("disclosure", type=Path, metavar="DIR", help="the directory that the relay handed over")
+    parser.add_argument("--relay-card", type=Path, metavar="FILE", help="the relay's card, as you had it before")
+    parser.add_argument(
+        "--volunteered",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="what participants gave (blindpost volunteer); may be repeated",
+    )
+    parser.add_argument(
+        "--commitments",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="commitments to canaries that were made before (blindpost canary)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the verdict as one HTML page")
+
+
+def _run(options: Options) -> int:
+    from audit.__main__ import main
+
+    arguments = [str(options.disclosure)]
+    if options.relay_card is not None:
+        arguments += ["--relay-card", str(options.relay_card)]
+    for path in options.volunteered:
+        arguments += ["--volunteered", str(path)]
+    for path in options.commitments:
+        arguments += ["--commitments", str(path)]
+    if options.json:
+        arguments += ["--json"]
+    if options.html is not None:
+        arguments += ["--html", str(options.html)]
+    return main(arguments)

@@ -171,9 +171,8 @@ def main(argv: list[str]) -> int:
     content = os.urandom(options.bytes)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("PyNaCl", "cryptography", "msgspec"))
     print(f"machine: {describe()}\nversions: {versions}")
-    print(
-        f"rounds: {options.rounds} of {options.messages} messages of {options.bytes} bytes; CPU time, median (least to most)"
-    )
+    print(f"{options.rounds} rounds of {options.messages} messages of {options.bytes} bytes")
+    print("CPU time, median (least to most)")
     pairs = _pairs(options.only)
     found = asyncio.run(_compare(pairs, content, options.rounds, options.messages))
     for name, rounds in found.items():

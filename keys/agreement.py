@@ -23,7 +23,17 @@ from keys.errors import SharedSecretZero
 from wire.errors import FormatError
 from wire.limits import KEY_BYTES, ML_KEM_768_CIPHERTEXT_BYTES, ML_KEM_768_PUBLIC_BYTES
 
-__all__ = ["Encapsulate", "Entropy", "decapsulate", "diffie_hellman", "encapsulate", "hkdf", "kem_public", "x_public"]
+__all__ = [
+    "Encapsulate",
+    "Entropy",
+    "decapsulate",
+    "diffie_hellman",
+    "draw",
+    "encapsulate",
+    "hkdf",
+    "kem_public",
+    "x_public",
+]
 
 Entropy = Callable[[int], bytes]
 """Draws that many random bytes: `os.urandom`, or a seeded stand-in where a run must repeat."""
@@ -33,6 +43,18 @@ Encapsulate = Callable[[bytes], tuple[bytes, bytes]]
 
 KEM_SEED_BYTES: Final = 64
 _SHA256: Final = SHA256()
+
+
+def draw(entropy: Entropy, size: int) -> bytes:
+    """That many bytes of entropy.
+
+    Raises:
+        FormatError: the source gave another number of bytes; a short read must never become a key.
+    """
+    drawn = entropy(size)
+    if len(drawn) != size:
+        raise FormatError("entropy", f"gave {len(drawn)} bytes, not {size}", size)
+    return drawn
 
 
 def hkdf(ikm: bytes, salt: bytes, info: bytes, size: int) -> bytes:

@@ -10,9 +10,8 @@ manifest, are client/attachments.py; a chunk is a whole number of KiB already an
 import os
 from typing import Final
 
-from keys.agreement import Entropy
+from keys.agreement import Entropy, draw
 from keys.errors import AuthenticationFailed
-from keys.identity import draw
 from keys.message import NONCE_BYTES, NONCE_END, Opening, aead_open, aead_seal, associated_data, message_keys
 from wire.envelope import envelope_id_of
 from wire.errors import FormatError

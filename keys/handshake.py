@@ -18,9 +18,19 @@ import os
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from keys.agreement import Encapsulate, Entropy, decapsulate, diffie_hellman, encapsulate, hkdf, kem_public, x_public
+from keys.agreement import (
+    Encapsulate,
+    Entropy,
+    decapsulate,
+    diffie_hellman,
+    draw,
+    encapsulate,
+    hkdf,
+    kem_public,
+    x_public,
+)
 from keys.errors import HandshakeError, SenderRefused
-from keys.identity import DeviceKeys, draw
+from keys.identity import DeviceKeys
 from keys.message import HEADER_END, TAG_BYTES, aead_open, aead_seal, check_body
 from keys.prekeys import PrekeyHalves, PrekeyRing
 from wire.codec import Key, Record, decode, encode

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable
 from typing import Final, Self
 
-from keys.agreement import Entropy, diffie_hellman, x_public
+from keys.agreement import Entropy, diffie_hellman, draw, x_public
 from wire.codec import Id, Key, Record, decode, encode
 from wire.errors import FormatError
 from wire.identity import (
@@ -50,18 +50,6 @@ class _StoredDevice(Record, frozen=True):
     seed: Key
     dh_private: Key
     mailbox: Id
-
-
-def draw(entropy: Entropy, size: int) -> bytes:
-    """That many bytes of entropy.
-
-    Raises:
-        FormatError: the source gave another number of bytes; a short read must never become a key.
-    """
-    drawn = entropy(size)
-    if len(drawn) != size:
-        raise FormatError("entropy", f"gave {len(drawn)} bytes, not {size}", size)
-    return drawn
 
 
 class _SigningIdentity:

@@ -18,9 +18,9 @@ from typing import Annotated, Final, NamedTuple
 
 from msgspec import Meta
 
-from keys.agreement import KEM_SEED_BYTES, Entropy, kem_public, x_public
+from keys.agreement import KEM_SEED_BYTES, Entropy, draw, kem_public, x_public
 from keys.errors import HandshakeReplayed, PrekeyUnknown
-from keys.identity import DeviceKeys, draw
+from keys.identity import DeviceKeys
 from wire.codec import U64, Id, Key, Record, decode, encode
 from wire.errors import FormatError
 from wire.hashing import KeyRole

@@ -25,9 +25,18 @@ from msgspec import Meta
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt
 from nacl.exceptions import CryptoError
 
-from keys.agreement import Entropy, diffie_hellman, hkdf, x_public
+from keys.agreement import Entropy, diffie_hellman, draw, hkdf, x_public
 from keys.errors import AuthenticationFailed, GapTooLarge, HeaderUnknown, MessageKeyGone
-from keys.message import aead_open, aead_seal, check_body, check_content, message_keys, open_content, seal_content
+from keys.message import (
+    NONCE_BYTES,
+    aead_open,
+    aead_seal,
+    check_body,
+    check_content,
+    message_keys,
+    open_content,
+    seal_content,
+)
 from wire.codec import U32, U64, Id, Key, Record, decode, encode
 from wire.errors import FormatError
 from wire.hashing import label
@@ -135,6 +144,7 @@ class Ratchet:
 
     __slots__ = (
         "_entropy",
+        "_hint_next",
         "_hints_receive",
         "_hints_send",
         "_skipped_bytes",
@@ -177,6 +187,7 @@ class Ratchet:
         self.skipped: dict[bytes, Skipped] = {}
         self._skipped_bytes: bytes | None = None
         self._hints_send = self._hints_receive = (-1, NONE)
+        self._hint_next = NONE
 
     def __repr__(self) -> str:
         return (
@@ -236,7 +247,7 @@ class Ratchet:
         chain, message_key = chain_step(self.chain_send)
         encryption_key, commitment = message_keys(message_key)
         slot = prekey_id or self._hint_send(n)
-        nonce = self._entropy(24)
+        nonce = draw(self._entropy, NONCE_BYTES)
         start = slot + commitment
         header = aead_seal(
             self.ratchet_public + self.previous_n.to_bytes(4, "big") + n.to_bytes(4, "big"),
@@ -251,7 +262,7 @@ class Ratchet:
         return body
 
     def _take_sending_step(self) -> None:
-        private = self._entropy(KEY_BYTES)
+        private = draw(self._entropy, KEY_BYTES)
         root, chain, next_header = root_step(self.root, diffie_hellman(private, self.remote))
         public = x_public(private)
         self.root = root
@@ -306,7 +317,8 @@ class Ratchet:
         start, nonce, sealed = body[:48], body[48:72], body[72:128]
         opened = NONE
         turning = False
-        if self.header_receive:
+        # The hint of a next chain's first message saves the failing try of the current key; tags decide all the same.
+        if self.header_receive and slot != self._first_hint_of_next():
             opened = _try_header(sealed, start, nonce, self.header_receive)
         if not opened:
             opened = _try_header(sealed, start, nonce, self.next_header_receive)
@@ -334,6 +346,12 @@ class Ratchet:
         chain, skipped = _skip(self.header_receive, self.chain_receive, self.n_receive, n, now_s)
         chain, message_key = chain_step(chain)
         return _Plan(message_key, NONE, None, chain, n + 1, skipped)
+
+    def _first_hint_of_next(self) -> bytes:
+        if not self._hint_next:
+            # A cache of a function of the next header key, not state.
+            self._hint_next = hint(self.next_header_receive, 0)
+        return self._hint_next
 
     def _plan_turn(self, slot: bytes, remote: bytes, previous_n: int, n: int, now_s: int, first: bool) -> _Plan:
         if not self.ratchet_private:
@@ -390,6 +408,7 @@ class Ratchet:
                 self.ratchet_private = self.ratchet_public = NONE
                 self.chain_send = self.header_send = NONE
                 self._hints_receive = (-1, NONE)
+                self._hint_next = NONE
             self.chain_receive = chain
             self.n_receive = n
         if skipped:

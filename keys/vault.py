@@ -27,9 +27,8 @@ from nacl.bindings import (
 from nacl.exceptions import CryptoError
 from nacl.pwhash import argon2id
 
-from keys.agreement import Entropy
+from keys.agreement import Entropy, draw
 from keys.errors import VaultDamaged, VaultLimit, WrongPassphrase
-from keys.identity import draw
 from wire.codec import Id, Record, decode, encode
 from wire.errors import FormatError
 from wire.hashing import keyed, label

@@ -2,9 +2,9 @@
 
 import pytest
 
-from keys.agreement import decapsulate, diffie_hellman, encapsulate, kem_public
+from keys.agreement import decapsulate, diffie_hellman, draw, encapsulate, kem_public
 from keys.errors import SharedSecretZero
-from keys.identity import DeviceKeys, draw
+from keys.identity import DeviceKeys
 from wire.errors import FormatError
 
 # RFC 7748 section 6.1 asks for a check of the all-zero result; these are the points of small order, on curve and twist.

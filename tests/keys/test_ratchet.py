@@ -95,6 +95,17 @@ def test_content_above_the_limit_is_refused_and_moves_nothing() -> None:
     assert len(a.encrypt(bytes(65_536), AD)) == 144 + 67_584
 
 
+def test_short_read_of_entropy_sends_nothing_and_moves_nothing() -> None:
+    a, b = ratchets()
+    b.decrypt(a.encrypt(b"m", AD), AD, OFFSET, NOW_S)
+    for side in (a, b):  # a would need a nonce, b a ratchet key too
+        before = side.to_bytes()
+        short = Ratchet.from_bytes(before, lambda size: bytes(size - 1))
+        with pytest.raises(FormatError, match="entropy"):
+            short.encrypt(b"m", AD)
+        assert short.to_bytes() == before
+
+
 def test_chain_ends_before_its_number_overflows() -> None:
     a, _ = ratchets()
     a.encrypt(b"m", AD)

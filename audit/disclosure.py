@@ -30,6 +30,8 @@ STORE = "store/store.sqlite"
 LOG = "log/relay.log"
 CONFIG = "config/relay.toml"
 CARD = "config/relay-card.toml"
+ORDERERS_CARD = "relay-card.toml"
+"""The card as the orderer had it before, which `order` lays beside: no part of the disclosure, and ignored."""
 MAPS = "memory/maps.txt"
 RANGES = "memory/ranges.msgpack"
 IMAGE = "memory/image.bin"
@@ -76,6 +78,8 @@ class Disclosure:
     def _list(self, descriptor: int, prefix: str, depth: int, seen: list[int]) -> None:
         for name in sorted(os.listdir(descriptor)):
             path = prefix + name
+            if path == ORDERERS_CARD:
+                continue
             seen[0] += 1
             if seen[0] > ENTRIES_MAX:
                 raise DisclosureError("directory", f"more than {ENTRIES_MAX} entries")

@@ -23,9 +23,22 @@ WINDOW_CHARS: Final = 32
 WINDOWS_MAX: Final = 48
 CANARY_BYTES_MIN: Final = 8
 SECRET_BYTES_MIN: Final = 12
+BASE64_TILE: Final = 20
+"""15 bytes of text."""
+QUOTED_TILE: Final = 36
+"""12 bytes of a text of which every byte is quoted: six Arabic letters."""
 _COMMON = re.compile(
     r"content-|mime-version|charset|boundary|multipart|text/|w3\.org|doctype|xmlns|http-equiv|(.)\1{15}", re.IGNORECASE
 )
+
+
+def _tiles(encoded: bytes, length: int) -> Iterator[bytes]:
+    """Cut an encoded text into tiles: mail breaks it into lines of 76, and one of two tiles outlives a break."""
+    if len(encoded) < 2 * length:
+        yield encoded
+        return
+    for start in (*range(0, len(encoded) - length, length), len(encoded) - length):
+        yield encoded[start : start + length]
 
 
 def base64_forms(data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -35,11 +48,11 @@ def base64_forms(data: bytes) -> Iterator[tuple[str, bytes]]:
         encoded = base64.b64encode(bytes(shift) + data)
         first = (shift * 8 + 5) // 6
         last = (shift + len(data)) * 8 // 6
-        inner = encoded[first:last]
-        yield f"base64 at alignment {shift}", inner
-        safe = inner.translate(bytes.maketrans(b"+/", b"-_"))
-        if safe != inner:
-            yield f"URL-safe base64 at alignment {shift}", safe
+        for inner in _tiles(encoded[first:last], BASE64_TILE):
+            yield f"base64 at alignment {shift}", inner
+            safe = inner.translate(bytes.maketrans(b"+/", b"-_"))
+            if safe != inner:
+                yield f"URL-safe base64 at alignment {shift}", safe
 
 
 def binary_forms(data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -91,7 +104,10 @@ def _all_text_forms(window: str, utf8: bytes) -> Iterator[tuple[str, bytes]]:
     for form, needle in binary_forms(utf8):
         if form != "raw":
             yield form, needle
-    yield "quoted-printable", quopri.encodestring(utf8).replace(b"=\n", b"")
+    quoted = quopri.encodestring(utf8).replace(b"=\n", b"")
+    if quoted != utf8:
+        for tile in _tiles(quoted, QUOTED_TILE):
+            yield "quoted-printable", tile
     yield "percent-encoded", quote(utf8, safe="").encode()
     yield "form-encoded", quote_plus(utf8).encode()
     yield "JSON", json.dumps(window)[1:-1].encode()

@@ -198,7 +198,8 @@ def _checks(report: Report) -> Iterator[str]:
 def _check(outcome: Outcome) -> Iterator[str]:
     about = outcome.about
     yield f'<article class="{_STATUS_CLASSES[outcome.status]}">'
-    yield f'<h3><span class="badge">{outcome.status.value}</span> {_text(about.title)}</h3>'
+    title = about.title[:1].upper() + about.title[1:]
+    yield f'<h3><span class="badge">{outcome.status.value}</span> {_text(title)}</h3>'
     yield f'<p class="id"><code>{about.check_id}</code> · protocol.md {about.section}</p>'
     if outcome.evidence:
         yield f'<p class="evidence">{_text(outcome.evidence)}</p>'

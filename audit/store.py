@@ -183,7 +183,7 @@ def _schema_row_bytes(entry: SchemaEntry) -> int:
 
 
 def _shown(text: str) -> str:
-    return repr(text[:120])
+    return repr(text[:400])
 
 
 def _take_row(store: Store, table: str, columns: tuple[Column, ...] | None, row: Row) -> None:
@@ -197,6 +197,7 @@ def _take_row(store: Store, table: str, columns: tuple[Column, ...] | None, row:
         _unexplained(store, f"{table} row {row.rowid}", row.pieces)
         return
     fits = row.values[0] is None
+    kept = True
     if not fits:
         # The integer primary key is the rowid; SQLite always stores NULL in its place.
         _problem(store, f"{table} row {row.rowid}: a value in the place of the primary key")
@@ -204,7 +205,8 @@ def _take_row(store: Store, table: str, columns: tuple[Column, ...] | None, row:
     for column, value, pieces in zip(columns, row.values[1:], row.pieces[1:], strict=True):
         problem = _column_problem(column, value)
         if problem:
-            fits = False
+            # A body of a wrong size stays in its row: that it is there at all is what the other checks ask.
+            kept = kept and isinstance(value, bytes) and column.byte_class is ByteClass.CIPHERTEXT
             _problem(store, f"{table} row {row.rowid}, {column.name}: {problem}")
             _unexplained(store, f"{table} row {row.rowid}, {column.name}: {problem}", (pieces,))
             continue
@@ -213,7 +215,7 @@ def _take_row(store: Store, table: str, columns: tuple[Column, ...] | None, row:
         if column.byte_class is ByteClass.CIPHERTEXT:
             store.ciphertext.extend(pieces)
         _count(store, table, column, value, size)
-    if fits:
+    if fits and kept:
         _keep(store, table, columns, row)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from audit import disclosure as names
 from audit.case import Case
-from audit.checks.envelopes import HOUR_S, RETENTION_S, SKEW_S
+from audit.checks.envelopes import HOUR_S, SKEW_S, expiry_problem
 from audit.checks.schema import report_unreadable_store
 from audit.crypto import label
 from audit.errors import SignatureError
@@ -198,8 +198,9 @@ def _check_tombstones(case: Case, outcome: Outcome, used: dict[tuple[int, int], 
         else:
             _use(used, *place, where, outcome)
         header = case.headers.get(place[0])
-        if header is not None and stone.integer("expiry") > header.time_ms // 1000 + RETENTION_S + SKEW_S:
-            outcome.fail(where, "its expiry lies more than 30 days after its commit")
+        problem = expiry_problem(stone.integer("expiry"), header)
+        if problem:
+            outcome.fail(where, problem)
     outcome.figures.update(
         {
             "acked": by_reason[REASON_ACKED],

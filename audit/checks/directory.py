@@ -126,8 +126,8 @@ def check(case: Case, outcome: Outcome) -> None:
     )
     outcome.figures["accounts"] = len(lists)
     outcome.evidence = (
-        f"{len(lists)} accounts of {len(domains)} tenants, {len(devices)} devices, "
-        f"{len(store.tables['prekeys'])} prekeys, every signature checked"
+        f"accounts {len(lists)}, tenants {len(domains)}, devices {len(devices)}, "
+        f"prekeys {len(store.tables['prekeys'])}: every signature checked"
     )
 
 

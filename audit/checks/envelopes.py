@@ -10,6 +10,7 @@ from typing import Final
 from audit import disclosure as names
 from audit.case import Case
 from audit.checks.schema import report_unreadable_store
+from audit.manifest import Header
 from audit.outcome import About, Outcome
 from audit.store import EnvelopeRow
 
@@ -93,8 +94,9 @@ def _check_expiry(case: Case, outcome: Outcome) -> None:
     past = uneven = 0
     for row in case.store.envelopes:
         header = case.headers.get(row.commit_index)
-        if header is not None and row.expiry > header.time_ms // 1000 + RETENTION_S + SKEW_S:
-            outcome.fail(_row(row), f"expiry {row.expiry} lies more than 30 days after its commit")
+        problem = expiry_problem(row.expiry, header)
+        if problem:
+            outcome.fail(_row(row), problem)
         past += case.taken_at is not None and row.expiry <= case.taken_at
         uneven += row.expiry % HOUR_S != 0
     if past:
@@ -102,6 +104,18 @@ def _check_expiry(case: Case, outcome: Outcome) -> None:
     if uneven:
         outcome.note(f"{uneven} expiries are no full hour: their senders told the relay more than they had to")
     outcome.figures.update({"past their expiry": past, "expiry not a full hour": uneven})
+
+
+def expiry_problem(expiry: int, header: Header | None) -> str | None:
+    """What is wrong with an expiry beside the time of its commit (section 1.7), if that time is known."""
+    if header is None:
+        return None
+    committed_s = header.time_ms // 1000
+    if expiry > committed_s + RETENTION_S + SKEW_S:
+        return f"its expiry {expiry} lies more than 30 days after its commit"
+    if expiry < committed_s - SKEW_S:
+        return f"its expiry {expiry} lies before its commit"
+    return None
 
 
 def _check_numbers(case: Case, outcome: Outcome) -> None:

@@ -57,7 +57,9 @@ def check_signature(case: Case, outcome: Outcome) -> None:
     elif case.disclosed_card is not None and case.disclosed_card.relay_id != manifest.relay_id:
         outcome.fail(names.CARD, "is the card of another relay than the manifest's")
     outcome.figures.update({"rotations": len(manifest.rotations), "taken_at": manifest.taken_at})
-    outcome.evidence = f"relay {manifest.relay_id.hex()}, {len(manifest.rotations)} key rotations since the card"
+    outcome.evidence = (
+        f"relay {manifest.relay_id.hex()}; rotations of its key since the card: {len(manifest.rotations)}"
+    )
     for text in manifest.left_out:
         outcome.note(f"the relay says that it left out: {printable(text)}")
 

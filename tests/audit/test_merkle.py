@@ -1,4 +1,4 @@
-"""Trees and inclusion proofs against the published vectors of RFC 6962's implementations (RFC 9162 section 2.1 keeps the tree)."""
+"""Trees and inclusion proofs against the vectors of RFC 6962 implementations (RFC 9162 section 2.1 keeps the tree)."""
 
 from __future__ import annotations
 

@@ -211,6 +211,25 @@ class Device:
         return self.state.keys.public
 
     @property
+    def mailbox(self) -> bytes:
+        """The device's mailbox, 16 bytes."""
+        return self.state.keys.mailbox
+
+    @property
+    def account(self) -> str:
+        """The account's address.
+
+        Raises:
+            NotEnrolled: this device was not approved yet.
+        """
+        return self.state.account
+
+    @property
+    def device_key(self) -> bytes:
+        """The device's public Ed25519 key, which names it."""
+        return self.state.keys.public
+
+    @property
     def engine(self) -> Engine:
         """The running loop.
 
@@ -456,7 +475,7 @@ class Device:
             read=False,
         )
         step.put(Kind.KEPT, name, encode(row))
-        self.engine.inbox.untaken[name] = row.order
+        self.engine.inbox.untaken[name] = (row.order, content.kind)
         self.engine.arrived.set()
 
     def status(self, message_id: bytes) -> SentStatus | None:
@@ -536,6 +555,30 @@ class Device:
         if take:
             self.mark_taken(messages)
         return messages
+
+    def _untaken(self, kinds: frozenset[ContentKind]) -> list[bytes]:
+        untaken = self.engine.inbox.untaken
+        return sorted((name for name, (_order, kind) in untaken.items() if kind in kinds), key=untaken.__getitem__)
+
+    async def caught_up(self, quiet_s: float = 1.0, wait_s: float | None = None) -> None:
+        """Wait until a link stands, and nothing has been delivered for `quiet_s` seconds: what waited is here.
+
+        Raises:
+            Refused: the relay refused the enrolment.
+            Unknown: not within `wait_s` seconds.
+        """
+
+        async def wait() -> None:
+            await self.enrolled()
+            loop = asyncio.get_running_loop()
+            while True:
+                inbox = self.engine.inbox
+                left_s = inbox.quiet_since_s + quiet_s - loop.time()
+                if self.engine.link.up and inbox.is_subscribed and left_s <= 0:
+                    return
+                await asyncio.sleep(max(left_s, quiet_s / 4))
+
+        await self._within(wait(), "receive", wait_s)
 
     def mark_taken(self, messages: Iterable[Message]) -> None:
         """These are safe with the program; `receive` returns them no more. They stay kept."""

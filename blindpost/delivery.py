@@ -43,20 +43,13 @@ async def receive_all(device: Device, maildir_path: Path | None, *, wait_s: floa
         await device.caught_up(_QUIET_S, wait_s=max(_LINK_WAIT_S, wait_s))
         await _deliver(device, maildir, read_notices)
         while (left_s := until_s - time.monotonic()) > 0:
-            await _wait_for_more(device, maildir, left_s)
+            await device.receive(left_s, take=False, messages_max=1, kinds=_kinds(maildir))
             await _deliver(device, maildir, read_notices)
         await _finish(device)
         return 0
     finally:
         if maildir is not None:
             maildir.close()
-
-
-async def _wait_for_more(device: Device, maildir: Maildir | None, wait_s: float) -> None:
-    await device.receive(wait_s, take=False, messages_max=1, kinds=_kinds(maildir))
-    if maildir is None:
-        # Mail that stays where it is ends that wait at once, each time.
-        await device.caught_up(_QUIET_S, wait_s=None)
 
 
 def _kinds(maildir: Maildir | None) -> frozenset[Kind]:

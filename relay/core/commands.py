@@ -50,6 +50,9 @@ ANSWERED: Final = 0
 WAITING: Final = 1
 DEFERRED: Final = 2
 
+# A subscription goes through all entries of its mailbox once; so many take as long as checking one signature.
+_ENTRIES_PER_WORK: Final = 512
+
 
 class Commands:
     """Handles commands on behalf of the core, over its machines."""
@@ -88,7 +91,7 @@ class Commands:
         """Stage or answer one command; return ANSWERED, WAITING or DEFERRED."""
         self._now_ms = now_ms
         if link.generation != self._directory.generation:
-            self._entitle(link)
+            self.entitle(link)
         try:
             return self._handlers[type(command)](staged, link, command)
         except Refused as refused:
@@ -132,7 +135,8 @@ class Commands:
 
     # ---- entitlement
 
-    def _entitle(self, link: Link) -> None:
+    def entitle(self, link: Link) -> None:
+        """Note for which enrolled devices, accounts and mailboxes a link speaks, as the directory stands."""
         devices = self._directory.devices
         link.enrolled = tuple(key for key in link.device_keys if key in devices)
         link.accounts = tuple(dict.fromkeys(devices[key].account for key in link.enrolled))
@@ -261,6 +265,7 @@ class Commands:
 
     def _subscribe(self, staged: Staged, link: Link, command: Subscribe) -> int:
         mailbox = self._need_own(link, command.mailbox)
+        self._work(link, 1 + len(mailbox.entries) // _ENTRIES_PER_WORK)
         self._deliveries.subscribe(mailbox, link, command.after, command.credit)
         return self._finish(staged, link, command.ref)
 

@@ -133,14 +133,14 @@ class RelayCore:
 
     def _enqueue(self, link: Link, command: DeviceCommand, size: int) -> None:
         config = self.config
+        bytes_max = config.link_bytes_max if link.enrolled else config.link_bytes_unentitled_max
         if self._stopping:
             self._refuse(link, command.ref, Refused(RefusalCode.STOPPING, "relay", 0, config.retry_after_ms))
         elif link.pending_commands >= config.link_commands_max:
             limit = config.link_commands_max
             self._refuse(link, command.ref, Refused(RefusalCode.LINK_QUOTA, "commands", limit, config.retry_after_ms))
-        elif link.pending_bytes + size > config.link_bytes_max:
-            limit = config.link_bytes_max
-            self._refuse(link, command.ref, Refused(RefusalCode.LINK_QUOTA, "bytes", limit, config.retry_after_ms))
+        elif link.pending_bytes + size > bytes_max:
+            self._refuse(link, command.ref, Refused(RefusalCode.LINK_QUOTA, "bytes", bytes_max, config.retry_after_ms))
         elif self._pending_bytes + size > config.pending_bytes_max:
             limit = config.pending_bytes_max
             self._refuse(link, command.ref, Refused(RefusalCode.OVERLOADED, "bytes", limit, config.retry_after_ms))
@@ -158,6 +158,7 @@ class RelayCore:
         return self._links.take_packets()
 
     def _on_linked(self, link: Link) -> None:
+        self._commands.entitle(link)
         if self._staged is not None and self._staged.directory_changed:
             # What the directory will be is not known before the commit ends; the link says nothing until then.
             link.confirmed = False

@@ -93,7 +93,11 @@ class Deliveries:
         """Stop delivering a mailbox."""
         sub = mailbox.subscription
         if sub is not None:
+            # A timer may keep the object for a minute; not what it was to send.
             sub.ended = True
+            sub.queue.clear()
+            sub.again.clear()
+            sub.under_way = {}
             sub.link.subscribed.pop(mailbox.id, None)
             self._ready.pop(sub, None)
             mailbox.subscription = None
@@ -107,7 +111,7 @@ class Deliveries:
     def fresh(self, held: Held, body: bytes, now_ms: int) -> None:
         """An envelope was committed: send it at once if nothing is before it, and there is credit."""
         sub = held.mailbox.subscription
-        if sub is None:
+        if sub is None or held.expiry * 1_000 <= now_ms:
             return
         if sub.queue or not self._has_room(sub, held.body_bytes):
             sub.queue.append(held)
@@ -197,6 +201,8 @@ class Deliveries:
             sub, chosen = cast("tuple[Subscription, list[Held]]", read.handle)
             for held, body in zip(chosen, bodies, strict=True):
                 if sub.ended or held.state != LIVE or held.number not in sub.under_way:
+                    continue
+                if held.expiry * 1_000 <= now_ms:
                     continue
                 if body is None:
                     self._counters.reads_missing += 1

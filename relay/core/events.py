@@ -67,6 +67,8 @@ class CoreConfig:
     """Commands of one link that wait for a batch, or for the commit of theirs."""
     link_bytes_max: int = 8 * 1024 * 1024
     """Bytes of frames of one link that do."""
+    link_bytes_unentitled_max: int = 256 * 1024
+    """The same of a link that speaks for no enrolled device: enough to enrol."""
     pending_bytes_max: int = 128 * 1024 * 1024
     """Bytes of frames of all links that do."""
     batch_envelopes_max: int = 2_048

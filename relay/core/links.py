@@ -124,6 +124,14 @@ class Link:
         return f"Link(devices={len(self.device_keys)}, closed={self.closed}, keys=<redacted>)"
 
 
+@dataclass(slots=True)
+class _Topic:
+    """Token buckets of one topic: of hellos, and of hints and repeated answers, so that neither uses up the other's."""
+
+    hellos: TokenBucket
+    hints: TokenBucket
+
+
 @dataclass(slots=True, repr=False)
 class _Pending:
     tag: bytes
@@ -169,7 +177,7 @@ class Links:
         self._link_of_device: dict[bytes, Link] = {}
         self._pending: OrderedDict[bytes, _Pending] = OrderedDict()
         self._pending_of_topic: dict[bytes, int] = {}
-        self._topics: OrderedDict[bytes, TokenBucket] = OrderedDict()
+        self._topics: OrderedDict[bytes, _Topic] = OrderedDict()
         self._hellos = TokenBucket(config.hello_relay_burst, 0)
         self._proofs = TokenBucket(config.prove_signatures_burst, 0)
         self._talking: dict[Link, None] = {}
@@ -198,7 +206,7 @@ class Links:
         link_id = link_id_of(packet)
         link = self._links.get(link_id)
         if link is None:
-            if link_id not in self._pending and self._topic_allows(tag, now_ms):
+            if link_id not in self._pending and self._may_hint(tag, now_ms):
                 self._packets.append((tag, unknown_link(link_id)))
             raise FormatError("link id", "is unknown")
         if link.tag != tag:
@@ -209,20 +217,24 @@ class Links:
         self._links.move_to_end(link_id)
         return link, plain
 
-    def _topic_allows(self, tag: bytes, now_ms: int) -> bool:
-        config = self._config
-        bucket = self._topics.get(tag)
-        if bucket is None:
-            bucket = self._topics[tag] = TokenBucket(config.hello_topic_burst, now_ms)
-            if len(self._topics) > config.topics_max:
+    def _topic(self, tag: bytes, now_ms: int) -> _Topic:
+        topic = self._topics.get(tag)
+        if topic is None:
+            burst = self._config.hello_topic_burst
+            topic = self._topics[tag] = _Topic(TokenBucket(burst, now_ms), TokenBucket(burst, now_ms))
+            if len(self._topics) > self._config.topics_max:
                 self._topics.popitem(last=False)
         else:
             self._topics.move_to_end(tag)
-        return bucket.take(1, config.hello_topic_burst, config.hello_topic_per_s, now_ms)
+        return topic
+
+    def _may_hint(self, tag: bytes, now_ms: int) -> bool:
+        config = self._config
+        return self._topic(tag, now_ms).hints.take(1, config.hello_topic_burst, config.hello_topic_per_s, now_ms)
 
     def _hello(self, tag: bytes, packet: bytes, now_ms: int) -> None:
         config = self._config
-        if not self._topic_allows(tag, now_ms):
+        if not self._topic(tag, now_ms).hellos.take(1, config.hello_topic_burst, config.hello_topic_per_s, now_ms):
             raise FormatError("hello", "is one too many on this topic", config.hello_topic_per_s)
         if not self._hellos.take(1, config.hello_relay_burst, config.hello_relay_per_s, now_ms):
             raise FormatError("hello", "is one too many for this relay", config.hello_relay_per_s)
@@ -246,7 +258,7 @@ class Links:
         link = self._links.get(link_id)
         if link is not None:
             # The device did not get `linked`, or the broker replays: to say it again reveals nothing.
-            if link.tag != tag or packet != link.prove or not link.confirmed or not self._topic_allows(tag, now_ms):
+            if link.tag != tag or packet != link.prove or not link.confirmed or not self._may_hint(tag, now_ms):
                 raise FormatError("prove", "is not for a handshake under way")
             self._on_linked(link)
             return

@@ -58,6 +58,7 @@ class SqliteStore:
     def __init__(self, path: Path, relay_id: bytes, partition: int = 0) -> None:
         self._path = path
         self._commits_since_checkpoint = 0
+        self.checkpoints_failed = 0
         self._closed = False
         new = not path.exists() or path.stat().st_size == 0
         with _as_store_error("open"):
@@ -159,7 +160,15 @@ class SqliteStore:
                 raise
         self._commits_since_checkpoint += 1
         if self._commits_since_checkpoint >= CHECKPOINT_COMMITS:
+            self._checkpoint_after_commit()
+
+    def _checkpoint_after_commit(self) -> None:
+        try:
             self.checkpoint()
+        except StoreError:
+            # The batch is durable: to raise here would tell its senders that it was not stored. The next commit tries
+            # again, and whoever calls `checkpoint()`, which is at most a second away, gets the error.
+            self.checkpoints_failed += 1
 
     @staticmethod
     def _apply(db: sqlite3.Connection, batch: Batch) -> None:

@@ -251,6 +251,26 @@ class TestWaiting:
             (linked,) = ana.linked()
             assert linked.devices[0].enrolled is not bool(fails)
 
+    def test_link_that_is_not_confirmed_yet_is_told_nothing_else(self) -> None:
+        world = World()
+        ana = world.device("ana")
+        world.link(ana)
+        enrol = Enrol(1, world.token(ana.account), world.first_list(ana), ana.prekeys())
+        world.core.receive(ana.tag, ana.frame(enrol), world.now_ms)
+        batch = world.core.take_batch(world.now_ms)
+        assert batch is not None
+        ana.inbox.clear()
+        ana.pending = begin_hello(world.relay_id, ana.rng.randbytes)
+        world.core.receive(ana.tag, ana.pending.packet, world.now_ms)
+        world.carry()
+        world.core.stop()
+        world.core.receive(ana.tag, ana.frame(LookUp(2, ana.account, False)), world.now_ms)
+        assert world.carry() == 0
+        world.end(batch)
+        world.carry()
+        # `linked` is the first command of the first frame, the refusal that waited comes after it.
+        assert [type(item).__name__ for item in ana.inbox] == ["Linked", "Refusal"]
+
     def test_command_of_a_frame_that_is_refused_does_not_stop_the_others(self) -> None:
         pair = a_pair()
         world, ana, bob = pair.world, pair.ana, pair.bob

@@ -209,6 +209,26 @@ class TestRaces:
         world.subscribe(pair.bob)
         assert numbers(pair) == [1, 2]
 
+    @pytest.mark.parametrize("while_it_is", ["read", "committed"])
+    def test_what_expires_on_its_way_is_not_delivered(self, while_it_is: str) -> None:
+        pair = a_pair(credit=9 if while_it_is == "committed" else 0)
+        world, ana, bob = pair.world, pair.ana, pair.bob
+        submit = world.submit(ana, bob.account, world.mail(bob, expiry=world.now_s + 90))
+        world.core.receive(ana.tag, ana.frame(submit), world.now_ms)
+        batch = world.core.take_batch(world.now_ms)
+        assert batch is not None
+        world.now_ms += 90_000 if while_it_is == "committed" else 0
+        world.end(batch)
+        if while_it_is == "read":
+            world.core.receive(bob.tag, bob.frame(_subscribe(pair, 9)), world.now_ms)
+            world.commit_once()
+            bodies = [(read, world.store.read(read.seqs)) for read in world.core.take_reads()]
+            assert len(bodies) == 1
+            world.now_ms += 90_000
+            world.core.loaded(bodies, world.now_ms)
+        world.carry()
+        assert numbers(pair) == []
+
     def test_body_that_the_store_does_not_have_is_counted(self) -> None:
         _pair, world = self.reading()
         reads = world.core.take_reads()

@@ -240,8 +240,7 @@ class TestHandshake:
         for _ in range(50):
             world.core.receive(ana.tag, prove, world.now_ms)
             world.run()
-        # One token went to the hello, four are left.
-        assert len(ana.linked()) == 5
+        assert len(ana.linked()) == 1 + 5
 
 
 class TestReplacement:
@@ -352,6 +351,15 @@ class TestFrames:
         for _ in range(20):
             world.core.receive(b"t" * 16, bytes((FRAME,)) + b"12345678" + bytes(40), world.now_ms)
         assert world.core.take_packets() == [(b"t" * 16, bytes((UNKNOWN_LINK,)) + b"12345678")] * 5
+
+    def test_attack_frames_of_unknown_links_do_not_use_up_the_hellos_of_a_topic(self) -> None:
+        world = World()
+        ana = world.device("ana")
+        for _ in range(20):
+            world.core.receive(ana.tag, bytes((FRAME,)) + b"12345678" + bytes(40), world.now_ms)
+        world.core.take_packets()
+        world.link(ana)
+        assert len(ana.linked()) == 1
 
     def test_frame_for_a_handshake_under_way_gets_no_hint(self) -> None:
         world = World()
@@ -465,6 +473,20 @@ class TestQuotas:
     def test_bytes_under_way_in_the_relay_are_bounded(self) -> None:
         refused = self.queued(CoreConfig(pending_bytes_max=10_000), 25)
         assert set(refused) == {(RefusalCode.OVERLOADED, "bytes", 10_000, 1_000)}
+
+    def test_attack_link_of_no_enrolled_device_can_fill_only_a_small_queue(self) -> None:
+        world = World(CoreConfig(link_bytes_unentitled_max=1_000))
+        eve = world.device("eve")
+        world.link(eve)
+        eve.inbox.clear()
+        for _ in range(20):
+            world.core.receive(eve.tag, eve.frame(LookUp(1, "nobody@acme.example", False)), world.now_ms)
+        assert world.core._pending_bytes <= 1_000
+        world.run()
+        codes = [item.code for item in eve.refusals()]
+        assert len(codes) == 20
+        assert set(codes) == {RefusalCode.LINK_QUOTA, RefusalCode.NOT_ENTITLED}
+        assert world.core._pending_bytes == 0
 
     def test_work_that_a_link_asks_for_is_bounded(self) -> None:
         pair = a_pair(CoreConfig(link_work_burst=20, link_work_per_s=2))

@@ -148,6 +148,24 @@ def test_checkpoint_that_a_stranger_holds_up_is_an_error_not_a_silence(store: Sq
     assert tmp_path.joinpath("store.sqlite-wal").stat().st_size == 0
 
 
+def test_commit_that_is_durable_succeeds_though_the_log_could_not_be_truncated(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    store._writer.execute("PRAGMA busy_timeout = 1")
+    stranger = sqlite3.connect(tmp_path / "store.sqlite", isolation_level=None)
+    store.commit(Batch(envelopes=[envelope(1)]))
+    stranger.execute("BEGIN")
+    stranger.execute("SELECT count(*) FROM envelopes").fetchone()
+    for seq in range(2, CHECKPOINT_COMMITS + 3):
+        store.commit(Batch(envelopes=[envelope(seq)]))
+    assert store.checkpoints_failed == 3
+    stranger.execute("ROLLBACK")
+    stranger.close()
+    store.commit(Batch(envelopes=[envelope(CHECKPOINT_COMMITS + 3)]))
+    assert tmp_path.joinpath("store.sqlite-wal").stat().st_size == 0
+    assert len(store.load().envelopes) == CHECKPOINT_COMMITS + 3
+
+
 def test_full_disk_stores_nothing_and_leaves_the_store_usable(store: SqliteStore) -> None:
     store.commit(Batch(envelopes=[envelope(1)]))
     pages = store._writer.execute("PRAGMA page_count").fetchone()[0]

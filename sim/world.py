@@ -17,11 +17,11 @@ import contextlib
 import os
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from audit import Report, run
 from client.content import Kind
@@ -30,6 +30,7 @@ from client.errors import TransportClosed
 from client.records import HeldReceipt
 from client.transport import Channel
 from keys.identity import TenantAdminKey
+from keys.prekeys import PrekeyRing
 from keys.vault import CHEAP_FOR_TESTS
 from relay import home as relay_home
 from relay.home import Home
@@ -41,6 +42,7 @@ from wire.codec import encode
 from wire.envelope import Envelope
 from wire.hashing import label
 from wire.identity import Token
+from wire.prekeys import OneTimePrekey
 
 __all__ = ["ABSENT", "PEOPLE", "Canary", "LoopbackDevices", "Served", "World"]
 
@@ -56,6 +58,7 @@ _SENTENCES: Final = (
 )
 _PASSPHRASE: Final = b"a passphrase of the simulation"
 _WAIT_S: Final = 20.0
+_ONE_TIME_PREKEYS_MAX: Final = 4
 _FAR_FUTURE_S: Final = 4_102_444_800
 
 
@@ -107,7 +110,7 @@ class _LoopbackChannel:
             raise TransportClosed(str(error)) from None
 
 
-@dataclass
+@dataclass(repr=False)
 class Served:
     """A disclosure, and what the participants give the verifier beside it."""
 
@@ -116,12 +119,15 @@ class Served:
     commitments: bytes
     volunteered: list[bytes]
 
+    def __repr__(self) -> str:
+        return f"Served(folder={str(self.folder)!r}, volunteered=<{len(self.volunteered)} files>)"
+
     def audit(self) -> Report:
         """What the independent verifier says."""
         return run(self.folder, card=self.card, volunteered=self.volunteered, commitments=self.commitments)
 
 
-@dataclass
+@dataclass(repr=False)
 class Evidence:
     """What people will give the verifier, and what a cheat would like to have: gathered when the devices stop."""
 
@@ -129,6 +135,9 @@ class Evidence:
     openings: list[list[object]] = field(default_factory=list)
     receipts: dict[str, list[list[object]]] = field(default_factory=dict)
     secrets: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Evidence(canaries={len(self.canaries)}, openings={len(self.openings)}, secrets=<redacted>)"
 
     @property
     def commitments(self) -> bytes:
@@ -170,6 +179,14 @@ class World:
     async def start(cls, folder: Path) -> AsyncIterator["World"]:
         """Make a relay with two companies and four people, all enrolled; the absent one goes offline."""
         folder.mkdir(parents=True, exist_ok=True)
+        with few_prekeys():
+            async with cls._started(folder) as world:
+                yield world
+        world._gather()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def _started(cls, folder: Path) -> AsyncIterator["World"]:
         # No broker listens there: the loopback network takes its place. The port is one that nobody uses.
         world = cls(folder, relay_home.init(folder / "relay", os.urandom, broker="mqtt://127.0.0.1:9"))
         async with world.served():
@@ -178,7 +195,6 @@ class World:
                 yield world
             finally:
                 await asyncio.gather(*(world.switch_off(account) for account in list(world._running)))
-        world._gather()
 
     @contextlib.asynccontextmanager
     async def served(self) -> AsyncIterator[None]:
@@ -267,6 +283,29 @@ class World:
                     ]
             finally:
                 device.close()
+
+
+@contextlib.contextmanager
+def few_prekeys() -> Iterator[None]:
+    """Publish four one-time prekeys at a time, not 64: they would be nine tenths of the store that each audit reads."""
+    real = PrekeyRing._add_one_time
+
+    def add_few(ring: PrekeyRing, generation: Any, count: int) -> tuple[OneTimePrekey, ...]:
+        return real(ring, generation, min(count, _ONE_TIME_PREKEYS_MAX))
+
+    with replaced(PrekeyRing, "_add_one_time", add_few):
+        yield
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, by: Any) -> Iterator[None]:
+    """Put something else in the place of a function of a class or module, until the block ends."""
+    real = getattr(owner, name)
+    setattr(owner, name, by)
+    try:
+        yield
+    finally:
+        setattr(owner, name, real)
 
 
 def stored_envelopes(path: Path) -> list[Envelope]:

@@ -31,6 +31,7 @@ from sim.mutants.proofs import (
     rows_share_commitment,
     rows_share_nonce,
     store_holds_message_key,
+    store_holds_second_copy,
     store_holds_utf16,
     store_inflates_to_text,
 )
@@ -147,8 +148,16 @@ CATALOGUE: Final = (
         Side.RELAY,
         "deleted texts without erasing them: they lie in free pages, as UTF-16",
         "forensics on phones and servers, which read what SQLite deleted and did not overwrite",
-        "bytes.accounted",
+        "search.canaries",
         store_holds_utf16,
+    ),
+    Mutant(
+        "deleted-not-erased",
+        Side.RELAY,
+        "keeps ciphertext in free pages that outlives the erasure of its envelope",
+        "backups and free space that outlive a deletion, and wait for a key to be found",
+        "bytes.accounted",
+        store_holds_second_copy,
     ),
     Mutant(
         "hidden-field",

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import keys.ratchet
 from keys.ratchet import Ratchet
+from sim.world import replaced
 from wire.padding import pad
 
 __all__ = ["CLIENT_CHEATS", "constant_key", "hidden_field", "nonce_reused", "skips_encryption"]
@@ -17,7 +18,9 @@ __all__ = ["CLIENT_CHEATS", "constant_key", "hidden_field", "nonce_reused", "ski
 CONSTANT_KEY: Final = bytes(range(32))
 """What `constant_key` encrypts every message under; like the global PIN key, it sits in every copy of such a client."""
 CONSTANT_NONCE: Final = bytes(range(24))
-HIDDEN_FIELD: Final = b"from=a-person@acme.example".ljust(32, b".")
+HIDDEN_FIELD: Final = b"from=ana@acme.example"
+"""21 bytes: a length that takes no body to another size of section 4.4. One that did would be a covert channel that the
+verifier cannot see; what a client hides inside of its bodies is an endpoint's matter (docs/controls.md)."""
 _TAG_BYTES: Final = 16
 
 
@@ -28,7 +31,7 @@ def skips_encryption() -> Iterator[None]:
     def seal(_key: bytes, _associated: bytes, _nonce: bytes, content: bytes) -> bytes:
         return pad(content) + bytes(_TAG_BYTES)
 
-    with _replaced(keys.ratchet, "seal_content", seal):
+    with replaced(keys.ratchet, "seal_content", seal):
         yield
 
 
@@ -39,7 +42,7 @@ def constant_key() -> Iterator[None]:
     def step(chain: bytes) -> tuple[bytes, bytes]:
         return chain, CONSTANT_KEY
 
-    with _replaced(keys.ratchet, "chain_step", step):
+    with replaced(keys.ratchet, "chain_step", step):
         yield
 
 
@@ -56,7 +59,7 @@ def nonce_reused() -> Iterator[None]:
         finally:
             ratchet._entropy = entropy
 
-    with _replaced(Ratchet, "encrypt", with_constant_nonce):
+    with replaced(Ratchet, "encrypt", with_constant_nonce):
         yield
 
 
@@ -68,7 +71,7 @@ def hidden_field() -> Iterator[None]:
     def with_field(ratchet: Ratchet, *arguments: Any, **named: Any) -> bytes:
         return encrypt(ratchet, *arguments, **named) + HIDDEN_FIELD
 
-    with _replaced(Ratchet, "encrypt", with_field):
+    with replaced(Ratchet, "encrypt", with_field):
         yield
 
 
@@ -78,13 +81,3 @@ CLIENT_CHEATS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[No
     "nonce-reused": nonce_reused,
     "hidden-field": hidden_field,
 }
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, by: Any) -> Iterator[None]:
-    real = getattr(owner, name)
-    setattr(owner, name, by)
-    try:
-        yield
-    finally:
-        setattr(owner, name, real)

@@ -4,8 +4,8 @@
     for result in results:
         print(result.name, result.caught, result.caught_by, result.proof)
 
-A laboratory (one for each worker) makes one honest world and copies its relay's home for each cheat of a relay; cheats of
-clients get worlds of their own. Every disclosure is made by a relay's process, and audited by the verifier as it is.
+A laboratory (one for each worker) makes one honest world and copies its relay's home for each cheat of a relay; cheats
+of clients get worlds of their own. Every disclosure is made by a relay's process, and audited by the verifier as it is.
 """
 
 import asyncio
@@ -40,6 +40,11 @@ __all__ = ["ControlResult", "Laboratory", "run_controls"]
 
 _ROOT: Final = Path(relay.__file__).resolve().parent.parent
 _PROCESS_S_MAX: Final = 60.0
+_KEPT_IN_MEMORY: Final = {
+    "honest": (),
+    "plaintext-in-memory": ("texts",),
+    "device-key-in-memory": ("device_seed",),
+}
 _TWINS: Final = ("twin at rest", "twin with memory")
 
 
@@ -131,7 +136,7 @@ class Laboratory:
         card = (own / "relay-card.toml").read_bytes()
         out = folder / "disclosure"
         spoils = folder / "spoils.json"
-        spoils.write_text(json.dumps({} if cheat == "honest" else _spoils(evidence)), encoding="utf-8")
+        spoils.write_text(json.dumps(_spoils(cheat, evidence)), encoding="utf-8")
         if memory:
             with _held(cheat, own, spoils):
                 take_wholesale(own, out, memory=True)
@@ -264,14 +269,16 @@ async def _talked(folder: Path, cheat: Cheat | None = None) -> World:
     return world
 
 
-def _spoils(evidence: Evidence) -> dict[str, object]:
-    """What colluding devices hand to a cheating relay."""
-    return {
+def _spoils(cheat: str, evidence: Evidence) -> dict[str, object]:
+    """What colluding devices hand to a cheating relay; one that cheats in memory gets only what it keeps there."""
+    spoils: dict[str, object] = {
         "texts": [canary.text for canary in evidence.canaries],
         "sender": evidence.canaries[0].who,
-        "device_seed": next(iter(evidence.secrets.values()))[0][1].hex(),
+        "device_seed": next(iter(evidence.secrets.values()), [("", b"")])[0][1].hex(),
         "message_keys": [opening[3].hex() for opening in evidence.openings if isinstance(opening[3], bytes)],
     }
+    wanted = _KEPT_IN_MEMORY.get(cheat)
+    return {name: value for name, value in spoils.items() if wanted is None or name in wanted}
 
 
 def _command(cheat: str) -> list[str]:

@@ -124,9 +124,18 @@ def store_holds_utf16(scene: Scene) -> str:
     return _must(pages, f"{found}, among {pages} free pages")
 
 
+def store_holds_second_copy(scene: Scene) -> str:
+    """The file has the bytes of a body twice, and one row has them."""
+    parts = [body[256:320] for body in scene.bodies()]
+    data = scene.read(_STORE)
+    twice = sum(data.count(part) > 1 for part in parts)
+    return _must(twice and len(set(parts)) == len(parts), f"{twice} bodies stand in store.sqlite a second time")
+
+
 def rows_hold_text(scene: Scene) -> str:
-    """A body has the text in the clear."""
-    count = sum(scene.text.encode() in body for body in scene.bodies())
+    """Bodies have texts in the clear."""
+    texts = [canary.text.encode() for canary in scene.evidence.canaries]
+    count = sum(any(text in body for text in texts) for body in scene.bodies())
     return _must(count, f"{count} bodies hold the text in the clear")
 
 
@@ -186,7 +195,7 @@ def columns_differ(scene: Scene) -> str:
 def rows_end_with_field(scene: Scene) -> str:
     """Bodies end with the field."""
     count = sum(body.endswith(HIDDEN_FIELD) for body in scene.bodies())
-    return _must(count, f"{count} bodies end with the field {HIDDEN_FIELD.rstrip(b'.').decode()!r}")
+    return _must(count, f"{count} bodies end with the field {HIDDEN_FIELD.decode()!r}")
 
 
 def file_is_not_named(scene: Scene) -> str:

@@ -157,6 +157,18 @@ def utf16_in_free_pages(home: Path, spoils: Spoils) -> None:
     _store_change(change)
 
 
+def deleted_not_erased(home: Path, spoils: Spoils) -> None:
+    """A copy of what waits, deleted with `secure_delete` off: the ciphertext stays when its row is long erased."""
+
+    def change(db: sqlite3.Connection) -> None:
+        copy = b"".join(body for (body,) in db.execute("SELECT body FROM envelopes ORDER BY seq"))
+        db.execute("INSERT INTO relay VALUES (100, 'copy', ?)", (2 * copy,))
+        db.execute("PRAGMA secure_delete = OFF")
+        db.execute("DELETE FROM relay WHERE seq = 100")
+
+    _store_change(change)
+
+
 def swapped_body(home: Path, spoils: Spoils) -> None:
     """Another body in the place of one that was receipted."""
     _store_change(
@@ -299,6 +311,7 @@ CHEATS: Final[dict[str, Callable[[Path, Spoils], None]]] = {
         extra_column,
         zlib_in_table,
         utf16_in_free_pages,
+        deleted_not_erased,
         swapped_body,
         left_out,
         unsigned_device,
@@ -333,6 +346,8 @@ async def hold(path: Path) -> None:
         try:
             print("ready", flush=True)
             await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
+            # The orderer's connection ends at the same time; let it end by itself.
+            await asyncio.sleep(0.1)
         finally:
             await control.close()
 

@@ -23,7 +23,13 @@ from wire.padding import padme_lengths
 
 LENGTHS = frozenset(ORDINARY_OVERHEAD_BYTES + length for length in padme_lengths(200_000))
 MESSAGE = PinMessage(
-    bytes(16), 2, bytes(16), 1_448_841_600_000, bytes(16), ("ana@acme.example", "chloe@globex.example"), "مرحبا".encode()
+    bytes(16),
+    2,
+    bytes(16),
+    1_448_841_600_000,
+    bytes(16),
+    ("ana@acme.example", "chloe@globex.example"),
+    "مرحبا".encode(),
 )
 
 

@@ -19,7 +19,7 @@ twice.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from itertools import islice
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -216,20 +216,6 @@ class Device:
         return self.state.keys.mailbox
 
     @property
-    def account(self) -> str:
-        """The account's address.
-
-        Raises:
-            NotEnrolled: this device was not approved yet.
-        """
-        return self.state.account
-
-    @property
-    def device_key(self) -> bytes:
-        """The device's public Ed25519 key, which names it."""
-        return self.state.keys.public
-
-    @property
     def engine(self) -> Engine:
         """The running loop.
 
@@ -325,18 +311,18 @@ class Device:
         then taken by the next call.
 
         Raises:
+            Refused: the relay refused the enrolment.
             Unknown: not within `wait_s` seconds.
         """
 
         async def wait() -> None:
             clock = asyncio.get_running_loop().time
             while True:
-                await self.linked()
+                await self.enrolled()
                 left_s = self.engine.inbox.arrived_s + quiet_s - clock()
-                if left_s <= 0:
+                if self.engine.inbox.is_subscribed and left_s <= 0:
                     return
-                # A new link may come up with nothing asked for yet; then this is looked at again soon.
-                await asyncio.sleep(min(left_s, quiet_s))
+                await asyncio.sleep(max(left_s, quiet_s / 4))
 
         await self._within(wait(), "receive", wait_s)
 
@@ -542,43 +528,21 @@ class Device:
             messages_max: how many at most.
             kinds: leave messages of other kinds where they are.
         """
-        engine = self.engine
-        if not engine.inbox.untaken and wait_s > 0:
-            engine.arrived.clear()
-            try:
-                await asyncio.wait_for(engine.arrived.wait(), wait_s)
-            except TimeoutError:
-                return []
-        names = sorted(engine.inbox.untaken, key=engine.inbox.untaken.__getitem__)
-        wanted = islice((name for name in names if self._kind_of(name) in kinds), messages_max)
-        messages = [message for message in map(self._message, wanted) if message is not None]
+        names = self._untaken(kinds)
+        until_s = asyncio.get_running_loop().time() + wait_s
+        while not names and (left_s := until_s - asyncio.get_running_loop().time()) > 0:
+            self.engine.arrived.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.engine.arrived.wait(), left_s)
+            names = self._untaken(kinds)
+        messages = [message for message in map(self._message, names[:messages_max]) if message is not None]
         if take:
             self.mark_taken(messages)
         return messages
 
-    def _untaken(self, kinds: frozenset[ContentKind]) -> list[bytes]:
+    def _untaken(self, kinds: Collection[ContentKind]) -> list[bytes]:
         untaken = self.engine.inbox.untaken
         return sorted((name for name, (_order, kind) in untaken.items() if kind in kinds), key=untaken.__getitem__)
-
-    async def caught_up(self, quiet_s: float = 1.0, wait_s: float | None = None) -> None:
-        """Wait until a link stands, and nothing has been delivered for `quiet_s` seconds: what waited is here.
-
-        Raises:
-            Refused: the relay refused the enrolment.
-            Unknown: not within `wait_s` seconds.
-        """
-
-        async def wait() -> None:
-            await self.enrolled()
-            loop = asyncio.get_running_loop()
-            while True:
-                inbox = self.engine.inbox
-                left_s = inbox.quiet_since_s + quiet_s - loop.time()
-                if self.engine.link.up and inbox.is_subscribed and left_s <= 0:
-                    return
-                await asyncio.sleep(max(left_s, quiet_s / 4))
-
-        await self._within(wait(), "receive", wait_s)
 
     def mark_taken(self, messages: Iterable[Message]) -> None:
         """These are safe with the program; `receive` returns them no more. They stay kept."""
@@ -623,10 +587,6 @@ class Device:
                 for index in range(min(decode(KeptRow, value, "kept").pieces, CHUNKS_MAX)):
                     step.delete(Kind.PIECE, name + index.to_bytes(4, "big"))
                 step.delete(Kind.KEPT, name)
-
-    def _kind_of(self, name: bytes) -> int:
-        value = self._store.get(Kind.KEPT, name)
-        return 0 if value is None else decode(KeptRow, value, "kept").kind
 
     def _message(self, name: bytes) -> Message | None:
         value = self._store.get(Kind.KEPT, name)

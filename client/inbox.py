@@ -38,11 +38,11 @@ from client.store import Kind, Step
 from wire.codec import decode, encode
 from wire.commands import Ack, Delivered, Subscribe
 from wire.errors import BlindpostError, FormatError
-from wire.limits import ID_BYTES, SEEN_S, TOKENS_PER_ACK_MAX
+from wire.limits import CLOCK_SKEW_S, ID_BYTES, SEEN_S, TOKENS_PER_ACK_MAX
 
-__all__ = ["Inbox", "kept_name"]
+__all__ = ["SHOWN_KINDS", "Inbox", "kept_name"]
 
-_SHOWN_KINDS: Final = frozenset({ContentKind.EMAIL, ContentKind.CHAT, ContentKind.PING})
+SHOWN_KINDS: Final = frozenset({ContentKind.EMAIL, ContentKind.CHAT, ContentKind.PING})
 # What is needed of an unresolved body to look for its session again: slot, header and EK.
 _HEAD_BYTES: Final = 160
 # Reordered mail resolves by itself within this time; afterwards sessions are taken for lost.
@@ -84,11 +84,11 @@ class Inbox:
         self._link = link
         self._outbox = outbox
         self.downloads = Downloads(state)
-        self.untaken: dict[bytes, int] = {}
+        self.untaken: dict[bytes, tuple[int, ContentKind]] = {}
         for name, value in state.store.items(Kind.KEPT):
             row = decode(KeptRow, value, "kept")
             if not row.taken:
-                self.untaken[name] = row.order
+                self.untaken[name] = (row.order, ContentKind(row.kind))
         self._waiting: dict[bytes, _Waiting] = {}
         self._by_slot: dict[bytes, bytes] = {}
         self._waiting_bytes = 0
@@ -252,7 +252,7 @@ class Inbox:
         pieces: int = 0,
         size: int | None = None,
     ) -> None:
-        if content.kind not in _SHOWN_KINDS:
+        if content.kind not in SHOWN_KINDS:
             raise FormatError("kind", f"{content.kind.name.lower()} is not a message to be shown")
         name = kept_name(account, content.message_id)
         if name in self.untaken or self._state.store.get(Kind.KEPT, name) is not None:
@@ -276,7 +276,7 @@ class Inbox:
             read=False,
         )
         step.put(Kind.KEPT, name, encode(row))
-        self.untaken[name] = row.order
+        self.untaken[name] = (row.order, content.kind)
         if content.kind in self._state.settings.delivered_kinds and not own_copy:
             self._confirm.setdefault(account, []).append(content.message_id)
 
@@ -470,6 +470,11 @@ class Inbox:
             return self._arrived_s + _IDLE_S
         return None
 
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether the relay has answered the subscription of this link."""
+        return self._subscription is not None and not self._link.is_asked(self._subscription)
+
     def sweep(self, step: Step) -> None:
         """Forget what is over: seen marks, unresolved mail, incomplete messages."""
         now_s = self._state.now_s
@@ -480,5 +485,8 @@ class Inbox:
         for envelope_id, waiting in list(self._waiting.items()):
             if waiting.expiry < now_s:
                 self._forget(step, envelope_id)
+        for envelope_id, value in self._state.store.items(Kind.BODY_PIN):
+            if decode(BodyPin, value, "body pin").expiry + CLOCK_SKEW_S < now_s:
+                step.delete(Kind.BODY_PIN, envelope_id)
         for incomplete in self.downloads.expired(step):
             self._state.put_notice(step, incomplete, incomplete.message_id, (incomplete.account,))

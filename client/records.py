@@ -270,3 +270,4 @@ class BodyPin(Record, frozen=True):
     """`BODY_PIN`, named by the envelope id: the body whose key was volunteered; another one is refused later."""
 
     body_hash: Hash
+    expiry: U64

@@ -274,13 +274,9 @@ class Sessions:
                 if session.ratchet.expire(self._state.now_s):
                     self._put(step, session, ())
 
-    def secrets(self) -> list[tuple[str, bytes]]:
-        """Every session's state, as it is sealed, for who wants it searched for (protocol.md section 12.2, item 1)."""
-        return [
-            (f"session {device_key.hex()[:16]}", session.to_bytes())
-            for device_key, peer in self._sets.items()
-            for session in peer
-        ]
+    def all_sessions(self) -> list[Session]:
+        """Every session, for client/volunteer.py."""
+        return [session for peer in self._sets.values() for session in peer]
 
     def _put(self, step: Step, session: Session, dropped: tuple[Session, ...]) -> None:
         step.put(Kind.SESSION, session.peer_device + session.ephemeral, session.to_bytes())

@@ -30,6 +30,7 @@ from client.store import Kind
 from keys.chunks import FileKey, open_chunk
 from keys.errors import AuthenticationFailed
 from keys.message import Opening, open_with_message_key
+from keys.session import Session
 from wire.codec import decode, encode
 from wire.envelope import Envelope
 from wire.errors import FormatError
@@ -115,12 +116,28 @@ def receipt_items(device: Device) -> list[Item]:
 
 
 def secret_items(device: Device) -> list[Item]:
-    """The private keys that name this device and its account, to be searched for. Gives them away."""
+    """Every private key and session secret of the device, to be searched for. Gives the device away."""
     state = device.state
     named = [*state.keys.secrets(), *(state.ring.secrets() if state.ring is not None else ())]
     if state.account_key is not None:
         named.append(("account key", state.account_key.signing.seed))
-    return [(1, f"{name} of {state.device.account or 'a device'}", secret) for name, secret in named]
+    named += [pair for session in state.sessions.all_sessions() for pair in _session_secrets(session)]
+    return [(1, f"{name} of {state.device.account or 'a device'}", secret) for name, secret in named if secret]
+
+
+def _session_secrets(session: Session) -> list[tuple[str, bytes]]:
+    ratchet = session.ratchet
+    return [
+        ("session root key", ratchet.root),
+        ("session ratchet key", ratchet.ratchet_private),
+        ("session sending chain", ratchet.chain_send),
+        ("session receiving chain", ratchet.chain_receive),
+        ("session sending header key", ratchet.header_send),
+        ("session receiving header key", ratchet.header_receive),
+        ("session next sending header key", ratchet.next_header_send),
+        ("session next receiving header key", ratchet.next_header_receive),
+        *(("skipped message key", skipped.message_key) for skipped in ratchet.skipped.values()),
+    ]
 
 
 def list_items(device: Device) -> list[Item]:
@@ -156,7 +173,9 @@ def opening_items(device: Device, envelopes: Sequence[Envelope]) -> list[Item]:
     opened += _chunk_openings(state, mine, manifests)
     with state.store.step() as step:
         for envelope, _opening in opened:
-            step.put(Kind.BODY_PIN, envelope.envelope_id, encode(BodyPin(sha256(envelope.body).digest())))
+            step.put(
+                Kind.BODY_PIN, envelope.envelope_id, encode(BodyPin(sha256(envelope.body).digest(), envelope.expiry))
+            )
     return [(3, envelope.mailbox, envelope.envelope_id, *opening) for envelope, opening in opened]
 
 

@@ -19,7 +19,7 @@ ABOUT = About(
     "Registers, unreadable ranges, and memory of other processes. The image is searched, not accounted for.",
     "11",
 )
-_MAP_LINE = re.compile(rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-])[w-][x-][ps] .*")
+_MAP_LINE = re.compile(rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-])([w-])[x-][ps] [0-9a-f]+ \S+ ([0-9]+)\s*(.*)")
 MAILBOXES_LOOKED_FOR = 64
 
 
@@ -60,19 +60,36 @@ def check(case: Case, outcome: Outcome) -> None:
 
 
 def _check_maps(case: Case, outcome: Outcome) -> None:
-    """Every readable mapping of maps.txt lies in the table of ranges."""
+    """Every readable mapping of maps.txt lies in the table of ranges, but for read-only ones of files on the disk."""
     covered = [(mapping.start, mapping.start + mapping.length) for mapping in case.mappings]
     starts = {start for start, _ in covered}
-    left_out = 0
+    left_out = files_left_out = file_bytes = 0
     for number, line in enumerate(case.disclosure.small(names.MAPS).splitlines(), start=1):
         match = _MAP_LINE.fullmatch(line)
         if match is None:
             outcome.fail(f"{names.MAPS}, line {number}", "is no line of a table of mappings")
         elif match[3] == b"r" and int(match[1], 16) not in starts:
             start, end = int(match[1], 16), int(match[2], 16)
-            left_out += not any(low <= start and end <= high for low, high in covered)
+            if any(low <= start and end <= high for low, high in covered):
+                continue
+            if _is_program_file(match):
+                files_left_out += 1
+                file_bytes += end - start
+            else:
+                left_out += 1
+    if files_left_out:
+        outcome.note(
+            f"{files_left_out} read-only mappings of files ({file_bytes:,} bytes) that {names.MAPS} names: programs "
+            "and libraries, unchanged in memory by the word of who took the image"
+        )
     if left_out:
         outcome.fail(names.RANGES, f"leaves out {left_out} readable mappings of {names.MAPS}")
+
+
+def _is_program_file(match: re.Match[bytes]) -> bool:
+    """Whether a mapping is read-only and of a file that still lies on the disk; the image may leave it out."""
+    name = match[6]
+    return match[4] == b"-" and match[5] != b"0" and name.startswith(b"/") and not name.endswith(b" (deleted)")
 
 
 def _look_for_what_must_be_there(case: Case, outcome: Outcome) -> int:

@@ -89,6 +89,8 @@ class Staged:
     fresh: list[Held] = field(default_factory=list)
     """Envelopes to insert, in the order of `batch.envelopes` and of the leaves."""
     leaves: list[bytes] = field(default_factory=list)
+    tree: list[list[bytes]] = field(default_factory=list)
+    """The Merkle tree over the leaves, level by level."""
     leaving: list[tuple[Held, int, int, bytes]] = field(default_factory=list)
     """(envelope, reason, seq of its tombstone, key of its tombstone) of acks, withdrawals and closed mailboxes."""
     expiring: list[Held] = field(default_factory=list)

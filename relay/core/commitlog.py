@@ -12,16 +12,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from hashlib import sha256
 
 from relay.core.events import CommitRow, Snapshot
 from wire.codec import decode, encode
 from wire.errors import FormatError
 from wire.limits import HASH_BYTES
-from wire.merkle import path_of, paths_of, root_of
+from wire.merkle import path_of
 from wire.receipt import CommitHeader, commit_hash
 from wire.signing import SigningKey
 
-__all__ = ["Commit", "CommitLog"]
+__all__ = ["Commit", "CommitLog", "paths_in", "tree_of"]
 
 # Paths of commits that repeated submits asked for lately; a commit has at most a few thousand leaves.
 _PATHS_KEPT = 256
@@ -74,8 +75,9 @@ class CommitLog:
         self.head_hash = commit_hash(row.header)
         self._head_time_ms = header.time_ms
 
-    def stage(self, leaves: list[bytes], key: SigningKey, now_ms: int) -> CommitRow:
-        """Make and sign the next header; the log is unchanged until `committed`."""
+    def stage(self, leaves: list[bytes], key: SigningKey, now_ms: int) -> tuple[CommitRow, list[list[bytes]]]:
+        """Make and sign the next header; the log is unchanged until `committed`. Return also the tree of its leaves."""
+        tree = tree_of(leaves)
         header = encode(
             CommitHeader(
                 self._relay_id,
@@ -83,11 +85,11 @@ class CommitLog:
                 self.head_index + 1,
                 max(now_ms, self._head_time_ms),
                 len(leaves),
-                root_of(leaves),
+                tree[-1][0],
                 self.head_hash,
             )
         )
-        return CommitRow(self.head_index + 1, header, key.sign("commit", header), b"".join(leaves))
+        return CommitRow(self.head_index + 1, header, key.sign("commit", header), b"".join(leaves)), tree
 
     def committed(self, row: CommitRow) -> Commit:
         """Append a commit that is durable; all its envelopes are live."""
@@ -142,7 +144,31 @@ class CommitLog:
                 self._paths.popitem(last=False)
         return path
 
-    @staticmethod
-    def all_paths(leaves: list[bytes]) -> list[bytes]:
-        """Return the inclusion paths of a new commit's leaves."""
-        return paths_of(leaves)
+
+def tree_of(leaves: list[bytes]) -> list[list[bytes]]:
+    """Return the Merkle tree over leaf hashes, level by level, the root last (RFC 9162 section 2.1.1)."""
+    levels = [leaves]
+    while len(level := levels[-1]) > 1:
+        # Pairing from the left, and carrying an odd last node up unchanged, gives the RFC's recursive split.
+        above = [sha256(b"\x01" + level[i] + level[i + 1]).digest() for i in range(0, len(level) - 1, 2)]
+        if len(level) % 2:
+            above.append(level[-1])
+        levels.append(above)
+    return levels
+
+
+def paths_in(tree: list[list[bytes]]) -> list[bytes]:
+    """Return the inclusion paths of all leaves (RFC 9162 section 2.1.3.1), each a concatenation from leaf to root.
+
+    From the root down: a node's path is its sibling and its parent's path, so that each node costs one concatenation
+    (`wire.merkle` walks up from each leaf, and every commit pays for this).
+    """
+    paths = [b""]
+    for level in tree[-2::-1]:
+        below = []
+        for index in range(len(level)):
+            sibling = index ^ 1
+            above = paths[index >> 1]
+            below.append(level[sibling] + above if sibling < len(level) else above)
+        paths = below
+    return paths

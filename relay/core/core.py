@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from relay.core.batch import Refused, Seqs, Staged
 from relay.core.commands import ANSWERED, DEFERRED, Commands
-from relay.core.commitlog import CommitLog
+from relay.core.commitlog import CommitLog, paths_in
 from relay.core.delivery import Deliveries
 from relay.core.directory import Directory
 from relay.core.events import (
@@ -217,7 +217,7 @@ class RelayCore:
             self._finish(staged, now_ms)
             return None
         if batch.envelopes:
-            batch.commit = self._log.stage(staged.leaves, self._signing_key, now_ms)
+            batch.commit, staged.tree = self._log.stage(staged.leaves, self._signing_key, now_ms)
         batch.commits_below = self._log.prunable_below(self.config.commits_pruned_max)
         if now_ms // 1_000 >= self._tokens_swept_s + _TOKENS_SWEPT_S:
             self._tokens_swept_s = now_ms // 1_000
@@ -297,7 +297,7 @@ class RelayCore:
             return
         self._log.committed(row)
         index, header, signature = row.idx, row.header, row.signature
-        paths = self._log.all_paths(staged.leaves)
+        paths = paths_in(staged.tree)
         for link, ref, kept in staged.submits:
             outbox = self._links.talk(link)
             for position, held in enumerate(kept):

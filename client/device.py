@@ -528,13 +528,12 @@ class Device:
             messages_max: how many at most.
             kinds: leave messages of other kinds where they are.
         """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while not self._untaken(kinds) and wait_s > 0:
+                    self.engine.arrived.clear()
+                    await self.engine.arrived.wait()
         names = self._untaken(kinds)
-        until_s = asyncio.get_running_loop().time() + wait_s
-        while not names and (left_s := until_s - asyncio.get_running_loop().time()) > 0:
-            self.engine.arrived.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.engine.arrived.wait(), left_s)
-            names = self._untaken(kinds)
         messages = [message for message in map(self._message, names[:messages_max]) if message is not None]
         if take:
             self.mark_taken(messages)

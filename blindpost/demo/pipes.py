@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from msgspec import Meta
 
+from blindpost.demo.processes import environment
 from wire.codec import U32, Record, decode, encode
 from wire.errors import BlindpostError, FormatError
 from wire.limits import MESSAGE_BYTES_MAX
@@ -95,7 +96,12 @@ class Process:
     async def start(self, command: Sequence[str]) -> None:
         """Start it; what it writes to standard error goes to ours."""
         self._process = await asyncio.create_subprocess_exec(
-            *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=MESSAGE_MAX
+            *command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            limit=MESSAGE_MAX,
+            env=environment(),
+            start_new_session=True,
         )
 
     async def ask(self, verb: str, argument: Any, kind: type[T]) -> T:

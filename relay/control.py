@@ -209,8 +209,8 @@ class ControlServer:
                 return
             while await self._answer_one(peer, reader, writer):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
-            # The peer is gone, or silent for too long: what it began ends below.
+        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError, asyncio.CancelledError):
+            # The peer is gone, or silent for too long, or `close` ends this task: what the peer began ends below.
             return
         finally:
             self._connections.discard(task)

@@ -93,4 +93,5 @@ class RelayLog:
             written = 0
         if written < len(data):
             self.lost += 1
+        if 0 < written < len(data):
             os.ftruncate(self._file, size)

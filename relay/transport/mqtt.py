@@ -34,7 +34,7 @@ WRITE_S_MAX = 30.0
 
 # aiomqtt and paho name topics and clients in their messages: none of it may reach a log (protocol.md section 10).
 _silent = logging.getLogger("relay.transport.mqtt")
-_silent.addHandler(logging.NullHandler())
+_silent.setLevel(logging.CRITICAL + 1)
 _silent.propagate = False
 
 
@@ -74,7 +74,7 @@ class Transport:
         self._prefix = f"bp/{relay_id.hex()}/"
         self._rng = rng
         self._tls = tls if tls is not None or not address.tls else ssl.create_default_context()
-        self._inbox = inbox or Inbox(self.counters)
+        self._inbox = Inbox(self.counters) if inbox is None else inbox
         self._client: aiomqtt.Client | None = None
         self._linked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None

@@ -1,0 +1,158 @@
+"""What only the MQTT transport does: it finds a lost broker again, and takes nothing from other topics."""
+
+import asyncio
+import logging
+import random
+
+import aiomqtt
+import pytest
+
+from relay.transport.address import BrokerAddress
+from relay.transport.broker import EmbeddedBroker, ListenFailed, free_port
+from relay.transport.mqtt import Transport
+from tests.relay.running import WAIT_S, until
+from wire.errors import FormatError
+
+RELAY_ID = bytes(16)
+TAG = bytes(range(16))
+
+
+async def test_a_lost_broker_is_found_again_and_what_is_sent_meanwhile_is_counted() -> None:
+    address = BrokerAddress("127.0.0.1", free_port("127.0.0.1"))
+    transport = Transport(address, RELAY_ID, random.Random(1))
+    starting = asyncio.create_task(transport.start())
+    await asyncio.sleep(0.05)
+    assert not starting.done(), "there is no broker yet"
+    for connections in (1, 2):
+        broker = EmbeddedBroker(address)
+        await broker.start()
+        await until(lambda connections=connections: transport.counters.connections == connections, "the connection")
+        await asyncio.wait_for(starting, WAIT_S)
+        async with aiomqtt.Client(address.host, address.port) as device:
+            await device.publish(f"bp/{RELAY_ID.hex()}/{TAG.hex()}/up", b"packet")
+            assert await asyncio.wait_for(transport.receive(8), WAIT_S) == [(TAG, b"packet")]
+        await broker.stop()
+        before = transport.counters.dropped_offline
+
+        async def lost(before: int = before) -> None:
+            while transport.counters.dropped_offline == before:
+                await transport.send([(TAG, b"lost")])
+                await asyncio.sleep(0.01)
+
+        await asyncio.wait_for(lost(), WAIT_S)
+    await transport.close()
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "bp/00000000000000000000000000000000/00/up",
+        "bp/00000000000000000000000000000000/000102030405060708090A0B0C0D0E0F/up",
+        "bp/00000000000000000000000000000000/000102030405060708090a0b0c0d0e0f/down",
+        "bp/00000000000000000000000000000000/zz0102030405060708090a0b0c0d0e0f/up",
+        "bp/11111111111111111111111111111111/000102030405060708090a0b0c0d0e0f/up",
+        "bp/00000000000000000000000000000000/0001 02030405060708090a0b0c0d0e0f/up",
+        "",
+        "/up",
+    ],
+)
+async def test_a_message_on_another_topic_is_dropped_and_counted(topic: str) -> None:
+    transport = Transport(BrokerAddress("127.0.0.1", 1), RELAY_ID, random.Random(1))
+    transport.arrived(topic, b"packet")
+    assert transport.counters.dropped_malformed == 1
+    assert transport.counters.received == 0
+    transport.arrived(f"bp/{RELAY_ID.hex()}/{TAG.hex()}/up", b"packet")
+    assert transport.counters.received == 1
+
+
+async def test_the_embedded_broker_refuses_other_topics_and_retains_nothing() -> None:
+    address = BrokerAddress("127.0.0.1", free_port("127.0.0.1"))
+    broker = EmbeddedBroker(address)
+    await broker.start()
+    topic = f"bp/{RELAY_ID.hex()}/{TAG.hex()}/up"
+    try:
+        async with aiomqtt.Client(address.host, address.port) as device:
+            await device.publish(topic, b"retained", retain=True)
+            await device.publish("secrets", b"other topic")
+            await device.subscribe(topic)
+            await device.publish(topic, b"fresh")
+            async with asyncio.timeout(WAIT_S):
+                assert (await anext(aiter(device.messages))).payload == b"fresh"
+            granted = await device.subscribe("#")
+            assert [str(code) for code in granted] == ["Unspecified error"]
+    finally:
+        await broker.stop()
+        await broker.stop()
+
+
+async def test_the_embedded_broker_logs_no_payload_and_no_topic(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    address = BrokerAddress("127.0.0.1", free_port("127.0.0.1"))
+    broker = EmbeddedBroker(address)
+    await broker.start()
+    transport = Transport(address, RELAY_ID, random.Random(1))
+    await transport.start()
+    async with aiomqtt.Client(address.host, address.port, logger=logging.getLogger("device")) as device:
+        await device.publish(f"bp/{RELAY_ID.hex()}/{TAG.hex()}/up", b"payload-canary")
+        assert await asyncio.wait_for(transport.receive(8), WAIT_S) == [(TAG, b"payload-canary")]
+    await transport.close()
+    await broker.stop()
+    words = [record.getMessage() for record in caplog.records if record.name != "device"]
+    assert not [word for word in words if "canary" in word or TAG.hex() in word]
+
+
+async def test_an_address_in_use_is_a_typed_error() -> None:
+    address = BrokerAddress("127.0.0.1", free_port("127.0.0.1"))
+    broker = EmbeddedBroker(address)
+    await broker.start()
+    try:
+        with pytest.raises(ListenFailed, match="listen"):
+            await EmbeddedBroker(address).start()
+    finally:
+        await broker.stop()
+
+
+def test_a_host_that_is_not_of_this_machine_has_no_free_port() -> None:
+    with pytest.raises(ListenFailed):
+        free_port("192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "tls"),
+    [
+        ("mqtt://localhost", "localhost", 1883, False),
+        ("mqtts://broker.example/", "broker.example", 8883, True),
+        ("mqtt://[::1]:1884", "::1", 1884, False),
+    ],
+)
+def test_a_broker_url_is_read(url: str, host: str, port: int, tls: bool) -> None:
+    address = BrokerAddress.from_url(url)
+    assert (address.host, address.port, address.tls) == (host, port, tls)
+    assert BrokerAddress.from_url(address.url) == address
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("http://broker", "must begin with"),
+        ("mqtt://ana:secret@broker", "credentials"),
+        ("mqtt://:1883", "SCHEME://HOST:PORT"),
+        ("mqtt://broker:0", "port"),
+        ("mqtt://broker:99999", "no URL"),
+        ("mqtt://broker/path", "SCHEME://HOST:PORT"),
+        ('mqtt://bro"ker', "SCHEME://HOST:PORT"),
+        ("", "must begin with"),
+    ],
+)
+def test_another_url_is_refused_without_repeating_a_secret(url: str, problem: str) -> None:
+    with pytest.raises(FormatError, match=problem) as caught:
+        BrokerAddress.from_url(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "listen", ["", "1883", ":1883", "host:", "host:x", "host:65536", "host:-1", "a b:1", 'a"b:1', "host:٣"]
+)
+def test_another_listen_address_is_refused(listen: str) -> None:
+    with pytest.raises(FormatError, match="listen"):
+        BrokerAddress.from_listen(listen)

@@ -5,6 +5,7 @@ One module of blindpost/commands for each family of commands; each loads the roo
 manner, `blindpost: error: …` and a hint on its own line; each kind of ending has its exit status (exit_status.py).
 """
 
+import io
 import os
 import sys
 import traceback
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    _print_anything()
     try:
         options = build_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
         return int(options.run(options))
@@ -62,6 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except Exception as error:
         return _crashed(error)
+
+
+def _print_anything() -> None:
+    """A terminal that cannot show a letter gets its number: a message must not end a command half way."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _words_of(error: BlindpostError | OSError) -> str:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from blindpost.files import check_absent
 from blindpost.parser import Options, Parser, Subparsers, add_command
 
 __all__ = ["add_commands"]
@@ -53,6 +54,8 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
 def _run(options: Options) -> int:
     from audit.__main__ import main
 
+    if options.html is not None:
+        check_absent(options.html)
     arguments = [str(options.disclosure)]
     if options.relay_card is not None:
         arguments += ["--relay-card", str(options.relay_card)]

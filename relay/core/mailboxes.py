@@ -306,10 +306,9 @@ class Mailboxes:
         while room and (held := self._expiry.take()) is not None:
             if held.state == LIVE:
                 batch.envelopes_erased.append(held.seq)
-            elif held.state == TOMBSTONE:
-                batch.tombstones_erased.append(held.seq)
             else:
-                raise AssertionError("what waits for its expiry is live or a tombstone")
+                assert held.state == TOMBSTONE, "what waits for its expiry is live or a tombstone"
+                batch.tombstones_erased.append(held.seq)
             held.state = LEAVING
             staged.expiring.append(held)
             gone[held.mailbox] = max(gone.get(held.mailbox, held.mailbox.gone), held.number)

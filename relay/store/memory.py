@@ -1,7 +1,7 @@
 """A store in memory, for tests and simulations: same rows, same promises, no medium.
 
 It copies rows in and out by reference (they are immutable), and applies a batch whole or not at all: what could fail is
-checked before anything changes. It can be told to fail, to stand for a full disk.
+checked before anything changes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ class MemoryStore:
         self.tenants: dict[int, TenantRow] = {}
         self.used_tokens: dict[int, UsedTokenRow] = {}
         self.rotations: dict[int, RotationRow] = {}
-        self.fail_next = 0
         self._closed = False
 
     def load(self) -> Snapshot:
@@ -70,12 +69,9 @@ class MemoryStore:
         """Apply a batch.
 
         Raises:
-            StoreError: nothing was applied: told to fail, closed, or a row that is there already.
+            StoreError: nothing was applied: closed, or a row that is there already.
         """
         self._check_open()
-        if self.fail_next:
-            self.fail_next -= 1
-            raise StoreError("commit: told to fail")
         self._check_new(batch)
         for seq in batch.envelopes_erased:
             self.envelopes.pop(seq, None)
@@ -140,7 +136,7 @@ class MemoryStore:
         return 0
 
     def close(self) -> None:
-        """Let nobody use the store any more; the rows stay for `reopen`."""
+        """Let nobody use the store any more; the rows stay."""
         self._closed = True
 
     def _check_open(self) -> None:

@@ -271,6 +271,18 @@ class TestWaiting:
         # `linked` is the first command of the first frame, the refusal that waited comes after it.
         assert [type(item).__name__ for item in ana.inbox] == ["Linked", "Refusal"]
 
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_old_receipts_wait_too_while_the_directory_changes(self, fails: bool) -> None:
+        pair = a_pair()
+        world, ana, bob = pair.world, pair.ana, pair.bob
+        submit = world.submit(ana, bob.account, world.mail(bob))
+        world.send(ana, submit)
+        first = world.check_receipts(submit, ana.receipts())
+        world.fail = fails
+        world.send(ana, PublishPrekeys(ana.next_ref(), ana.prekeys(generation=1)), submit)
+        assert world.check_receipts(submit, ana.receipts()) == ({} if fails else first)
+        assert len(ana.refusals()) == (2 if fails else 0)
+
     def test_command_of_a_frame_that_is_refused_does_not_stop_the_others(self) -> None:
         pair = a_pair()
         world, ana, bob = pair.world, pair.ana, pair.bob

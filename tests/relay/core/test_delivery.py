@@ -162,6 +162,28 @@ class TestRepeats:
         pair.world.after(2_000)
         assert numbers(pair) == [1]
 
+    def test_timer_of_what_was_acked_goes_on_to_what_was_not(self) -> None:
+        pair = a_pair()
+        send(pair, 1)
+        pair.world.after(3_000)
+        send(pair, 1)
+        ack(pair, 1)
+        pair.world.after(2_000)
+        assert numbers(pair) == []
+        assert pair.world.core.next_deadline() == pair.world.now_ms + 3_000
+        pair.world.after(3_000)
+        assert numbers(pair) == [2]
+
+    def test_timer_of_a_link_that_ended_is_no_deadline(self) -> None:
+        pair = a_pair()
+        send(pair, 1)
+        pair.world.link(pair.bob)
+        pair.world.after(10_000)
+        deadline = pair.world.core.next_deadline()
+        assert deadline is not None
+        # Only the expiry of the envelope is left.
+        assert deadline > pair.world.now_ms + 3_600_000
+
     def test_device_that_never_acks_is_only_probed(self) -> None:
         pair = a_pair(CoreConfig(redeliver_whole_times=2))
         send(pair, 3)

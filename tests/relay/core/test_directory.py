@@ -519,6 +519,46 @@ def test_prekeys_in_the_store_that_contradict_the_lists_are_refused() -> None:
         world.restart()
 
 
+def test_list_in_the_store_that_names_a_mailbox_which_is_not_there_is_refused() -> None:
+    world = World()
+    world.enrolled("ana")
+    memory(world).mailboxes.clear()
+    with pytest.raises(FormatError, match="lists: version 1 names a mailbox that is not there"):
+        world.restart()
+
+
+def test_ids_of_taken_prekeys_are_remembered_within_bounds() -> None:
+    pair = a_pair(CoreConfig(link_work_burst=100_000))
+    world, ana, bob = pair.world, pair.ana, pair.bob
+    for batch in range(5):
+        world.send(bob, AddPrekeys(bob.next_ref(), tuple(bob.one_time(f"{batch} {index}") for index in range(60))))
+        world.send(ana, *(LookUp(ana.next_ref(), bob.account, True) for _ in range(60)))
+    taken = [answer.bundles[0].one_time[0].id for answer in ana.directories()]
+    assert len(taken) == len(set(taken)) == 300
+    assert list(world.core._directory.devices[bob.key.public].taken) == taken[-256:]
+
+
+def test_old_tokens_go_in_bounded_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = a_pair()
+    world, ana, bob = pair.world, pair.ana, pair.bob
+    monkeypatch.setattr("relay.core.core._TOKENS_SWEPT_MAX", 1)
+    for left in (1, 0):
+        world.after(2 * HOUR_S * 1_000)
+        world.send(ana, world.submit(ana, bob.account, world.mail(bob)))
+        assert len(memory(world).used_tokens) == left
+
+
+def test_aborted_sweep_of_old_tokens_is_taken_back() -> None:
+    pair = a_pair()
+    world, ana, bob = pair.world, pair.ana, pair.bob
+    world.after(2 * HOUR_S * 1_000)
+    before = dict(world.core._directory._used_tokens)
+    world.fail = 1
+    world.send(ana, world.submit(ana, bob.account, world.mail(bob)))
+    assert world.core._directory._used_tokens == before
+    assert len(ana.refusals()) == 1
+
+
 def test_entry_with_another_dh_key_keeps_the_mailbox() -> None:
     world = World()
     ana = world.enrolled("ana")

@@ -78,8 +78,6 @@ class Disclosure:
     def _list(self, descriptor: int, prefix: str, depth: int, seen: list[int]) -> None:
         for name in sorted(os.listdir(descriptor)):
             path = prefix + name
-            if path == ORDERERS_CARD:
-                continue
             seen[0] += 1
             if seen[0] > ENTRIES_MAX:
                 raise DisclosureError("directory", f"more than {ENTRIES_MAX} entries")
@@ -87,6 +85,8 @@ class Disclosure:
             try:
                 if stat.S_ISDIR(mode):
                     self._enter(descriptor, name, path, depth, seen)
+                elif stat.S_ISREG(mode) and path == ORDERERS_CARD:
+                    continue
                 elif stat.S_ISREG(mode):
                     self._map(descriptor, name, path)
                 else:

@@ -16,6 +16,7 @@ import json
 import quopri
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 from urllib.parse import quote, quote_plus
 
@@ -78,11 +79,17 @@ def text_windows(text: str) -> list[str]:
     return windows
 
 
-def text_forms(window: str) -> Iterator[tuple[str, bytes]]:
-    """A window of a text in the common encodings; forms that are the same bytes come once."""
+def text_forms(window: str, *, wide: bool = False) -> Iterator[tuple[str, bytes]]:
+    """A window of a text in the common encodings; forms that are the same bytes come once.
+
+    Args:
+        wide: Whether the text has a character beyond U+FFFF. Only then does Python keep it as UTF-32, whose words
+            of two characters are so common in memory that they would slow down the search for all others.
+    """
     utf8 = window.encode(errors="surrogateescape")
     seen: set[bytes] = set()
-    for form, needle in _all_text_forms(window, utf8):
+    forms = _all_text_forms(window, utf8)
+    for form, needle in chain(forms, [("UTF-32LE", window.encode("utf-32-le", "ignore"))]) if wide else forms:
         if needle not in seen and len(needle) >= CANARY_BYTES_MIN:
             seen.add(needle)
             yield form, needle
@@ -93,7 +100,6 @@ def _all_text_forms(window: str, utf8: bytes) -> Iterator[tuple[str, bytes]]:
     for form, codec in (
         ("UTF-16LE", "utf-16-le"),
         ("UTF-16BE", "utf-16-be"),
-        ("UTF-32LE", "utf-32-le"),
         ("Latin-1", "latin-1"),
     ):
         try:
@@ -116,7 +122,8 @@ def _all_text_forms(window: str, utf8: bytes) -> Iterator[tuple[str, bytes]]:
 def canary_needles(text: bytes) -> list[tuple[str, bytes]]:
     """All needles of a canary; none if it is too short or nothing in it is distinctive."""
     decoded = text.decode(errors="surrogateescape")
-    return [form for window in text_windows(decoded) for form in text_forms(window)]
+    wide = any(ord(character) > 0xFFFF for character in decoded)
+    return [form for window in text_windows(decoded) for form in text_forms(window, wide=wide)]
 
 
 def secret_needles(secret: bytes) -> list[tuple[str, bytes]]:

@@ -82,7 +82,7 @@ def _facts(case: Case, store: Store) -> list[tuple[str, str]]:
         ("devices and their mailboxes", f"{len(mailboxes)}, {sum(row.integer('closed') for row in mailboxes)} closed"),
         ("envelopes waiting", f"{len(store.envelopes):,} in {len({row.mailbox for row in store.envelopes})} mailboxes"),
         ("their padded sizes", f"{len({row.body_bytes for row in store.envelopes})} different"),
-        ("tombstones", f"{stones[1]} acked, {stones[2]} withdrawn, {stones[3]} expired, {stones[4]} closed"),
+        ("tombstones", f"{stones[1]} acked, {stones[2]} withdrawn, {stones[4]} of closed mailboxes"),
         ("one-time prekeys left", f"{one_time}"),
         ("activations used", f"{len(store.tables['used_tokens'])}"),
     ]

@@ -23,12 +23,14 @@ from typing import Final
 CHUNK_BYTES: Final = 4 * 1024 * 1024
 WORD_BYTES: Final = 8
 INDEXED_BYTES_MIN: Final = 2 * WORD_BYTES - 1
+TELLING_BYTES: Final = 6
 NEEDLE_BYTES_MAX: Final = 4096
 STREAM_INPUT_BYTES: Final = 256 * 1024
 STREAM_OUTPUT_BYTES: Final = 1024 * 1024
 STREAMS_MAX: Final = 200_000
 INFLATED_BYTES_MAX: Final = 256 * 1024 * 1024
 HITS_MAX: Final = 10_000
+_ZERO_BLOCK: Final = bytes(65_536)
 _ZLIB_HEADERS: Final = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 _GZIP_HEADER: Final = b"\x1f\x8b\x08"
 _AUTO_DETECT: Final = 32 + zlib.MAX_WBITS
@@ -107,10 +109,8 @@ class Finder:
         return sorted(hits, key=lambda hit: (hit.offset, hit.subject, hit.form))
 
     def _search_bytes(self, chunk: bytes, start: int, known: frozenset[int], hits: set[Hit]) -> None:
-        words = array("Q")
-        words.frombytes(chunk[: len(chunk) // WORD_BYTES * WORD_BYTES])
         candidates = set(self._short)
-        for word in known.intersection(words):
+        for word in known.intersection(_words_of(chunk)):
             candidates.update(self._words[word])
         for position in candidates:
             needle = self.needles[position]
@@ -135,10 +135,27 @@ class Finder:
                 hits.update(Hit(hit.subject, f"{hit.form}, compressed", start + at) for hit in inside)
 
 
+def _words_of(chunk: bytes) -> array[int]:
+    """The aligned words of a chunk, without those of blocks that are all zeros: half of a memory image is."""
+    words = array("Q")
+    for start in range(0, len(chunk) - len(chunk) % WORD_BYTES, len(_ZERO_BLOCK)):
+        block = chunk[start : start + len(_ZERO_BLOCK)]
+        if block != _ZERO_BLOCK:
+            words.frombytes(block[: len(block) - len(block) % WORD_BYTES])
+    return words
+
+
 def _word(needle: bytes, phase: int) -> int:
-    """The most telling word of a needle among those that are aligned when its byte `phase` is."""
-    words = (needle[i : i + WORD_BYTES] for i in range(phase, len(needle) - WORD_BYTES + 1, WORD_BYTES))
-    return int.from_bytes(max(words, key=lambda word: len(set(word))), sys.byteorder)
+    """A telling word of a needle among those that are aligned when its byte `phase` is."""
+    best, most = b"", 0
+    for start in range(phase, len(needle) - WORD_BYTES + 1, WORD_BYTES):
+        word = needle[start : start + WORD_BYTES]
+        different = len(set(word))
+        if different > most:
+            best, most = word, different
+            if most >= TELLING_BYTES:
+                break
+    return int.from_bytes(best, sys.byteorder)
 
 
 def _stream_starts(chunk: bytes) -> Iterator[int]:

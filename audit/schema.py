@@ -84,7 +84,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _integer("commit_index", "when the envelope arrived"),
         _integer("leaf", "its place in the commit"),
         _integer("number", "position in the mailbox"),
-        _integer("reason", "acked, withdrawn, expired or mailbox closed"),
+        _integer("reason", "acked, withdrawn or mailbox closed"),
         _blob("token", 0, 16, "t, which proves the ack or withdrawal"),
     ),
     "commits": (

@@ -28,7 +28,7 @@ ABOUT = About(
     "nothing.",
     "5.2, 5.3, 9",
 )
-REASON_ACKED, REASON_WITHDRAWN, REASON_EXPIRED, REASON_CLOSED = 1, 2, 3, 4
+REASON_ACKED, REASON_WITHDRAWN, REASON_CLOSED = 1, 2, 4
 LEAVES_SHOWN: Final = 10
 
 
@@ -175,7 +175,7 @@ def _check_live(case: Case, outcome: Outcome, used: dict[tuple[int, int], str]) 
 def _check_tombstones(case: Case, outcome: Outcome, used: dict[tuple[int, int], str]) -> None:
     assert case.store is not None
     counts = {index: header.leaf_count for index, header in case.headers.items()}
-    by_reason = dict.fromkeys((REASON_ACKED, REASON_WITHDRAWN, REASON_EXPIRED, REASON_CLOSED), 0)
+    by_reason = dict.fromkeys((REASON_ACKED, REASON_WITHDRAWN, REASON_CLOSED), 0)
     for stone in case.store.tables["tombstones"]:
         where = f"tombstones row {stone.seq}"
         reason, token = stone.integer("reason"), stone.blob("token")
@@ -189,8 +189,6 @@ def _check_tombstones(case: Case, outcome: Outcome, used: dict[tuple[int, int], 
                 outcome.fail(where, "its t does not lead to its key: nobody acknowledged or withdrew this envelope")
         elif token:
             outcome.fail(where, f"reason {reason} has no t, and {len(token)} bytes stand there")
-        elif reason == REASON_EXPIRED and case.taken_at is not None and stone.integer("expiry") > case.taken_at:
-            outcome.fail(where, "is said to have expired, before its expiry")
         if place[0] not in counts:
             outcome.fail(where, f"its commit {place[0]} is not in the store")
         elif place[1] >= counts[place[0]]:
@@ -205,7 +203,6 @@ def _check_tombstones(case: Case, outcome: Outcome, used: dict[tuple[int, int], 
         {
             "acked": by_reason[REASON_ACKED],
             "withdrawn": by_reason[REASON_WITHDRAWN],
-            "expired": by_reason[REASON_EXPIRED],
             "mailbox closed": by_reason[REASON_CLOSED],
         }
     )

@@ -132,7 +132,7 @@ def check(case: Case, outcome: Outcome) -> None:
 
 
 def _check_lists(case: Case, outcome: Outcome) -> dict[str, list[DeviceList]]:
-    """Return the valid lists of each account, in order of version."""
+    """Return the valid lists of each account, in the order in which they were published."""
     assert case.store is not None
     lists: dict[str, list[DeviceList]] = defaultdict(list)
     for row in case.store.tables["lists"]:
@@ -148,22 +148,37 @@ def _check_lists(case: Case, outcome: Outcome) -> dict[str, list[DeviceList]]:
         if (device_list.account, device_list.version) != (row.text("account"), row.integer("version")):
             outcome.fail(where, "its columns are not those of the signed list")
         lists[device_list.account].append(device_list)
-    for account, versions in lists.items():
-        versions.sort(key=lambda device_list: device_list.version)
-        first = versions[0]
-        if first.version == 1 and first.previous != ZERO_HASH:
-            outcome.fail(f"account {account}", "version 1 of its list names one before")
-        elif first.version > 1:
-            outcome.note(f"lists of {account} before version {first.version}: not kept")
-        for before, after in pairwise(versions):
-            if (after.version, after.previous) != (before.version + 1, before.list_hash):
-                outcome.fail(
-                    f"account {account}",
-                    f"version {after.version} of its list does not follow version {before.version}",
-                )
-            if after.account_key != before.account_key:
-                outcome.fail(f"account {account}", f"version {after.version} of its list has another account key")
+    restarts = sum(_check_versions(account, versions, outcome) for account, versions in lists.items())
+    outcome.figures["accounts started anew"] = restarts
+    if restarts:
+        outcome.note(
+            f"whether the {restarts} accounts that were started anew, with another account key, are the same people's: "
+            "their correspondents see the safety number change"
+        )
     return lists
+
+
+def _check_versions(account: str, versions: list[DeviceList], outcome: Outcome) -> int:
+    """Each list follows the one before, or is a version 1 with which a fresh token started the account anew (2.3).
+
+    Returns how often it was started anew.
+    """
+    where, restarts = f"account {account}", 0
+    first = versions[0]
+    if first.version > 1:
+        outcome.note(f"lists of {account} before version {first.version}: not kept")
+    for device_list in versions:
+        if device_list.version == 1 and device_list.previous != ZERO_HASH:
+            outcome.fail(where, "version 1 of its list names one before")
+    for before, after in pairwise(versions):
+        if after.version == 1:
+            restarts += 1
+            continue
+        if (after.version, after.previous) != (before.version + 1, before.list_hash):
+            outcome.fail(where, f"version {after.version} of its list does not follow version {before.version}")
+        if after.account_key != before.account_key:
+            outcome.fail(where, f"version {after.version} of its list has another account key")
+    return restarts
 
 
 def _check_mailboxes(case: Case, outcome: Outcome, lists: dict[str, list[DeviceList]]) -> set[bytes]:

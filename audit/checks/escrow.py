@@ -115,12 +115,11 @@ def _try_windows(search: _Search, outcome: Outcome, where: str, data: bytes) -> 
     allowed = max(0, min(count, WINDOWS_MAX - search.windows))
     search.windows += allowed
     search.windows_left_out += max(0, count) - allowed
-    commitments = search.commitments
+    commitments, commit = search.commitments, commitment_of
     for i in range(allowed):
-        window = data[i : i + KEY_BYTES]
-        if commitment_of(window) in commitments and window not in search.told:
-            search.told.add(window)
-            row = commitments[commitment_of(window)]
+        row = commitments.get(commit(data[i : i + KEY_BYTES]))
+        if row is not None and data[i : i + KEY_BYTES] not in search.told:
+            search.told.add(data[i : i + KEY_BYTES])
             outcome.fail(where, f"holds the message key that opens envelopes row {row}, {i} bytes on")
 
 

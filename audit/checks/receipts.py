@@ -8,7 +8,7 @@ nothing.
 from __future__ import annotations
 
 from audit.case import Case
-from audit.checks.commits import REASON_ACKED, REASON_CLOSED, REASON_EXPIRED, REASON_WITHDRAWN, leaf_of
+from audit.checks.commits import REASON_ACKED, REASON_CLOSED, REASON_WITHDRAWN, leaf_of
 from audit.crypto import envelope_id_of
 from audit.errors import AuditError
 from audit.manifest import Header, read_header
@@ -92,7 +92,7 @@ def _judge(case: Case, item: ReceiptItem, header: Header, where: str, outcome: O
         return "in the store"
     stone = case.tombstone_of(item.mailbox, item.envelope_id)
     if stone is not None:
-        return _judge_tombstone(case, item, stone, taken_at, where, outcome)
+        return _judge_tombstone(case, item, stone, where, outcome)
     if item.expiry <= taken_at:
         return "expired"
     if item.token and envelope_id_of(item.token) == item.envelope_id:
@@ -123,14 +123,10 @@ def _same_chain(case: Case, header: Header, where: str, outcome: Outcome) -> boo
     return True
 
 
-def _judge_tombstone(
-    case: Case, item: ReceiptItem, stone: StoredRow, taken_at: int, where: str, outcome: Outcome
-) -> str:
+def _judge_tombstone(case: Case, item: ReceiptItem, stone: StoredRow, where: str, outcome: Outcome) -> str:
     reason = stone.integer("reason")
     if reason in {REASON_ACKED, REASON_WITHDRAWN} and case.proves_erasure(stone, item.mailbox):
         return "acknowledged or withdrawn"
-    if reason == REASON_EXPIRED and item.expiry <= taken_at:
-        return "expired"
     if reason == REASON_CLOSED and _is_closed(case, item.mailbox):
         return "closed with its mailbox"
     outcome.fail(where, f"a tombstone says reason {reason}, and nothing in the disclosure bears that out")

@@ -330,7 +330,7 @@ class HonestRelay:
                 for it in live
             ],
         )
-        reasons = {"acked": 1, "withdrawn": 2, "expired": 3, "closed": 4}
+        reasons = {"acked": 1, "withdrawn": 2, "closed": 4}
         fill(
             connection,
             "tombstones",

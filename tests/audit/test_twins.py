@@ -17,7 +17,7 @@ import pytest
 
 import audit
 from audit import Status, Verdict
-from tests.audit.auditing import audit_of, edit_store, execute, findings_of, missing_of, outcome_of
+from tests.audit.auditing import audit_of, edit_store, execute, execute_with, findings_of, missing_of, outcome_of
 from tests.audit.honest import NOW, SCHEMA, HonestRelay, Letter, SigningKey, hash16, hash32, pack
 
 TEXT = b"Dear Ana, the ministry asked for every message; we answered that there is nothing to read."
@@ -68,7 +68,7 @@ class TestHonest:
         assert audit_of(HonestRelay(), tmp_path).verdict is Verdict.BLIND
 
     def test_a_pruned_chain_is_blind_and_said(self, relay: HonestRelay, tmp_path: Path) -> None:
-        prune = execute("DELETE FROM commits WHERE idx = 1", "DELETE FROM tombstones WHERE commit_index = 1")
+        prune = execute("DELETE FROM commits WHERE idx = 1")
         report = audit_of(relay, tmp_path, bend_store=prune)
         assert report.verdict is Verdict.BLIND
         assert "commits before 2: pruned" in " ".join(outcome_of(report, "store.commits").not_checked)
@@ -152,6 +152,18 @@ class TestManifest:
         report = audit_of(relay, tmp_path, bend_signed=link, canaries=[TEXT])
         assert report.failed == ("manifest.files",)
         assert "symbolic link" in findings_of(report, "manifest.files")
+
+    def test_the_orderers_card_beside_the_disclosure_is_ignored(self, relay: HonestRelay, tmp_path: Path) -> None:
+        report = audit_of(
+            relay, tmp_path, bend_signed=lambda folder: write(folder / "relay-card.toml", TEXT), canaries=[TEXT]
+        )
+        assert report.verdict is Verdict.BLIND
+
+    def test_a_link_in_the_place_of_the_orderers_card_is_not(self, relay: HonestRelay, tmp_path: Path) -> None:
+        report = audit_of(
+            relay, tmp_path, bend_signed=lambda folder: (folder / "relay-card.toml").symlink_to(tmp_path / "x")
+        )
+        assert report.failed == ("manifest.files",)
 
     @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "log/../../x", "./log", "a//b"])
     def test_path_that_leads_elsewhere(self, relay: HonestRelay, tmp_path: Path, name: str) -> None:
@@ -348,11 +360,13 @@ class TestEnvelopes:
         assert "numbers begin at 1" in findings_of(audit_of(relay, tmp_path), "store.envelopes")
 
     def test_tombstone_for_what_is_still_there(self, relay: HonestRelay, tmp_path: Path) -> None:
-        key = hash16("tombstone", relay.letters[1].recipient.mailbox + relay.letters[1].envelope_id)
+        letter = relay.letters[1]
+        key = hash16("tombstone", letter.recipient.mailbox + letter.envelope_id)
         report = audit_of(
-            relay, tmp_path, bend_store=execute(f"UPDATE tombstones SET key = x'{key.hex()}' WHERE reason = 3")
+            relay, tmp_path, bend_store=execute(f"UPDATE tombstones SET key = x'{key.hex()}' WHERE reason = 2")
         )
-        assert report.failed == ("store.envelopes",)
+        assert report.failed == ("store.envelopes", "store.commits")
+        assert "said to be erased by a tombstone" in findings_of(report, "store.envelopes")
 
     def test_expiries_that_tell_more_than_the_hour_are_said(self, relay: HonestRelay, tmp_path: Path) -> None:
         letter = relay.write(b"uneven")
@@ -455,8 +469,8 @@ class TestCommits:
             ("UPDATE tombstones SET commit_index = 77 WHERE reason = 1", "its commit 77 is not in the store"),
             ("UPDATE tombstones SET leaf = 7 WHERE reason = 1", "has no leaf 7"),
             ("UPDATE tombstones SET token = zeroblob(16) WHERE reason = 1", "does not lead to its key"),
-            ("UPDATE tombstones SET token = zeroblob(16) WHERE reason = 3", "has no t, and 16 bytes"),
-            ("UPDATE tombstones SET expiry = expiry + 86400 WHERE reason = 3", "before its expiry"),
+            ("UPDATE tombstones SET reason = 4 WHERE reason = 1", "has no t, and 16 bytes"),
+            ("UPDATE tombstones SET reason = 3 WHERE reason = 1", "reason 3 is unknown"),
             ("UPDATE tombstones SET expiry = expiry + 3000000 WHERE reason = 1", "more than 30 days"),
             ("UPDATE tombstones SET reason = 9 WHERE reason = 1", "reason 9 is unknown"),
         ],
@@ -607,6 +621,24 @@ class TestDirectory:
         report = audit_of(relay, tmp_path, bend_store=close, items=items)
         assert report.verdict is Verdict.BLIND
         assert outcome_of(report, "evidence.receipts").figures["closed with its mailbox"] == 1
+
+    def test_account_started_anew_is_said(self, relay: HonestRelay, tmp_path: Path) -> None:
+        person, fresh = relay.people[2], HonestRelay(seed=9).people[2]
+        anew = relay.signed_list(fresh)
+
+        def start_anew(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT INTO lists VALUES (9, ?, 1, ?)", (person.account, anew))
+            connection.execute("UPDATE mailboxes SET closed = 1 WHERE account = ?", (person.account,))
+            connection.execute(
+                "INSERT INTO mailboxes VALUES (9, ?, ?, ?, 16769, 0, 0)",
+                (fresh.mailbox, fresh.device_key.public, person.account),
+            )
+
+        report = audit_of(relay, tmp_path, bend_store=start_anew)
+        assert report.failed == ("store.directory",)
+        assert "envelopes wait in it" in findings_of(report, "store.directory")
+        assert outcome_of(report, "store.directory").figures["accounts started anew"] == 1
+        assert "safety number" in " ".join(outcome_of(report, "store.directory").not_checked)
 
     def test_closed_without_a_list_is_no_excuse(self, relay: HonestRelay, tmp_path: Path) -> None:
         report = audit_of(
@@ -782,7 +814,6 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
     "UTF-8": lambda text: text,
     "UTF-16LE": lambda text: text.decode().encode("utf-16-le"),
     "UTF-16BE": lambda text: text.decode().encode("utf-16-be"),
-    "UTF-32LE": lambda text: text.decode().encode("utf-32-le"),
     "base64 at alignment 0": base64.b64encode,
     "base64 at alignment 1": lambda text: base64.b64encode(b"x" + text),
     "base64 at alignment 2": lambda text: base64.b64encode(b"xy" + text),
@@ -811,6 +842,12 @@ class TestSearch:
         report = audit_of(relay, tmp_path, canaries=[text])
         assert report.failed == ("search.canaries",)
         assert "memory/image.bin" in findings_of(report, "search.canaries")
+
+    def test_canary_that_python_keeps_as_utf_32(self, relay: HonestRelay, tmp_path: Path) -> None:
+        text = TEXT.decode() + " \N{WAVING WHITE FLAG}\N{WHALE}"
+        relay.memory_residents.append(text.encode("utf-32-le"))
+        report = audit_of(relay, tmp_path, canaries=[text.encode()])
+        assert report.failed == ("search.canaries",)
 
     def test_canary_in_the_log(self, relay: HonestRelay, tmp_path: Path) -> None:
         commitments, openings = relay.commit_to([TEXT])
@@ -941,7 +978,6 @@ class TestEvidence:
         report = audit_of(
             relay,
             tmp_path,
-            bend_store=execute("DELETE FROM tombstones WHERE reason = 3"),
             items=[relay.receipt_item(relay.letters[0])],
         )
         assert report.verdict is Verdict.BLIND

@@ -88,6 +88,13 @@ def test_old_generation_lives_through_its_grace_and_is_then_erased(device: Devic
     assert newer.signed_prekey.id in ring
 
 
+def test_rotation_erases_what_is_past_its_grace(device: DeviceKeys) -> None:
+    ring, upload = PrekeyRing.generate(device, NOW_S, 0, SeededEntropy("ring"))
+    ring.rotate(NOW_S + PREKEY_ROTATION_S, 0)
+    ring.rotate(NOW_S + 2 * PREKEY_ROTATION_S + 1, 0)
+    assert upload.signed_prekey.id not in ring
+
+
 def test_device_that_was_away_keeps_its_published_generation_through_the_grace(device: DeviceKeys) -> None:
     ring, upload = PrekeyRing.generate(device, NOW_S, 1, SeededEntropy("ring"))
     back_s = NOW_S + 25 * 86_400

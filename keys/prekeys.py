@@ -19,7 +19,7 @@ from typing import Annotated, Final, NamedTuple
 from msgspec import Meta
 
 from keys.agreement import KEM_SEED_BYTES, Entropy, draw, kem_public, x_public
-from keys.errors import HandshakeReplayed, PrekeyUnknown
+from keys.errors import HandshakeError, HandshakeReplayed, PrekeyUnknown
 from keys.identity import DeviceKeys
 from wire.codec import U64, Id, Key, Record, decode, encode
 from wire.errors import FormatError
@@ -50,6 +50,9 @@ _KIND: Final = "prekey-ring/1"
 # A prekey half is 112 bytes at rest. A relay that hands out prekeys as fast as it is given them makes us add more; the
 # oldest unused ones go first, beyond four times what a relay keeps.
 ONE_TIME_HALVES_MAX: Final = 4 * ONE_TIME_PREKEYS_KEPT_MAX
+# What is remembered of accepted handshakes, 16 bytes each. To forget one would allow its replay, so that beyond this many
+# on one last-resort prekey further ones are refused until the next rotation.
+ACCEPTED_MAX: Final = 65_536
 # Two live at a time when rotation is weekly; whoever forces rotations loses the oldest beyond this.
 GENERATIONS_MAX: Final = 16
 
@@ -231,12 +234,15 @@ class PrekeyRing:
         Raises:
             PrekeyUnknown: no private half for this id.
             HandshakeReplayed: accepted before on this last-resort prekey.
+            HandshakeError: 65,536 were accepted on it.
         """
         generation = self._by_id.get(prekey_id)
         if generation is None:
             raise PrekeyUnknown
         if handshake_id in generation.accepted:
             raise HandshakeReplayed
+        if prekey_id == generation.id and len(generation.accepted) >= ACCEPTED_MAX:
+            raise HandshakeError(f"last-resort prekey: {ACCEPTED_MAX} sessions were accepted on it; rotate the prekeys")
 
     def consume(self, prekey_id: bytes, handshake_id: bytes) -> None:
         """After the first message has verified: erase the one-time half, or remember the handshake.

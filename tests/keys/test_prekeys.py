@@ -2,7 +2,7 @@
 
 import pytest
 
-from keys.errors import HandshakeReplayed, PrekeyUnknown
+from keys.errors import HandshakeError, HandshakeReplayed, PrekeyUnknown
 from keys.identity import DeviceKeys
 from keys.prekeys import GENERATIONS_MAX, ONE_TIME_HALVES_MAX, PrekeyRing
 from tests.keys.people import NOW_S, SeededEntropy
@@ -64,6 +64,19 @@ def test_replayed_handshake_on_a_last_resort_prekey_is_refused_after_a_restart_t
     for again in (ring, PrekeyRing.from_bytes(ring.to_bytes(), device)):
         with pytest.raises(HandshakeReplayed):
             again.consume(upload.signed_prekey.id, HANDSHAKE)
+
+
+def test_handshakes_remembered_on_a_last_resort_prekey_are_bounded(
+    device: DeviceKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keys.prekeys.ACCEPTED_MAX", 2)
+    ring, upload = PrekeyRing.generate(device, NOW_S, 1, SeededEntropy("ring"))
+    for handshake in (b"1" * 16, b"2" * 16):
+        ring.consume(upload.signed_prekey.id, handshake)
+    with pytest.raises(HandshakeError, match="last-resort prekey: 2 sessions were accepted on it"):
+        ring.consume(upload.signed_prekey.id, b"3" * 16)
+    ring.consume(upload.one_time[0].id, b"4" * 16)  # one-time prekeys are not affected
+    ring.consume(ring.rotate(NOW_S, 0).signed_prekey.id, b"3" * 16)
 
 
 def test_rotation_is_due_after_seven_days(device: DeviceKeys) -> None:

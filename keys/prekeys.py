@@ -50,8 +50,8 @@ _KIND: Final = "prekey-ring/1"
 # A prekey half is 112 bytes at rest. A relay that hands out prekeys as fast as it is given them makes us add more; the
 # oldest unused ones go first, beyond four times what a relay keeps.
 ONE_TIME_HALVES_MAX: Final = 4 * ONE_TIME_PREKEYS_KEPT_MAX
-# What is remembered of accepted handshakes, 16 bytes each. To forget one would allow its replay, so that beyond this many
-# on one last-resort prekey further ones are refused until the next rotation.
+# What is remembered of accepted handshakes, 16 bytes each. To forget one would allow its replay, so that beyond this
+# many on one last-resort prekey further ones are refused until the next rotation.
 ACCEPTED_MAX: Final = 65_536
 # Two live at a time when rotation is weekly; whoever forces rotations loses the oldest beyond this.
 GENERATIONS_MAX: Final = 16
@@ -266,7 +266,7 @@ class PrekeyRing:
 
     def secrets(self) -> tuple[tuple[str, bytes], ...]:
         """Name and bytes of each private half, for an owner who has them searched for (protocol.md section 12.2)."""
-        named = []
+        named: list[tuple[str, bytes]] = []
         for living in self._generations:
             named += [("signed prekey", living.x_private), ("last-resort prekey", living.kem_seed)]
             for half in living.one_time.values():

@@ -443,6 +443,21 @@ class Ratchet:
 
     # ------------------------------------------------------------------ storage
 
+    def secrets(self) -> tuple[tuple[str, bytes], ...]:
+        """Name and bytes of each key held now, for an owner who has them searched for (protocol.md section 12.2)."""
+        named = [
+            ("root key", self.root),
+            ("private ratchet key", self.ratchet_private),
+            ("sending chain key", self.chain_send),
+            ("sending header key", self.header_send),
+            ("next sending header key", self.next_header_send),
+            ("receiving chain key", self.chain_receive),
+            ("receiving header key", self.header_receive),
+            ("next receiving header key", self.next_header_receive),
+        ]
+        named += [("skipped message key", entry.message_key) for entry in self.skipped.values()]
+        return tuple((name, key) for name, key in named if key)
+
     def to_bytes(self) -> bytes:
         """The whole state, for sealed storage only. The list of skipped keys is encoded when it has changed."""
         if self._skipped_bytes is None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from keys.agreement import x_public
 from keys.identity import AccountKey, DeviceKeys, TenantAdminKey
 from tests.keys.people import NOW_S, SeededEntropy
 from wire.errors import FormatError, SignatureError
@@ -74,6 +75,13 @@ def test_repr_shows_public_halves_only(three: Three) -> None:
         f"DeviceKeys(public={device.public.hex()}, dh_public={device.dh_public.hex()}, "
         f"mailbox={device.mailbox.hex()}, private=<redacted>)"
     )
+
+
+def test_secrets_are_the_private_halves(three: Three) -> None:
+    stored = three.device.to_bytes()
+    assert [name for name, _ in three.device.secrets()] == ["device signing seed", "device identity key"]
+    assert all(len(key) == 32 and key in stored for _, key in three.device.secrets())
+    assert x_public(three.device.secrets()[1][1]) == three.device.dh_public
 
 
 def test_lists_follow_each_other(three: Three) -> None:

@@ -163,6 +163,17 @@ def test_damaged_ring_is_refused(device: DeviceKeys) -> None:
         PrekeyRing.from_bytes(stored.replace(b"prekey-ring/1", b"prekey-ring/2"), device)
 
 
+def test_secrets_are_every_private_half_that_is_kept(device: DeviceKeys) -> None:
+    ring, upload = PrekeyRing.generate(device, NOW_S, 2, SeededEntropy("ring"))
+    ring.rotate(NOW_S, 1)
+    secrets = [key for _, key in ring.secrets()]
+    assert len(set(secrets)) == len(secrets) == 2 * (2 + 2 + 1)
+    half = ring.halves(upload.one_time[0].id)
+    assert {half.signed_private, half.one_time_private, half.kem_seed} <= set(secrets)
+    ring.consume(upload.one_time[0].id, HANDSHAKE)
+    assert half.one_time_private not in [key for _, key in ring.secrets()]
+
+
 def test_repr_shows_no_private_half(device: DeviceKeys) -> None:
     ring, upload = PrekeyRing.generate(device, NOW_S, 2, SeededEntropy("ring"))
     assert repr(ring) == f"PrekeyRing(device={device.public.hex()}, one_time=[2], private=<redacted>)"

@@ -420,6 +420,20 @@ def test_repr_shows_counters_only() -> None:
 # ---------------------------------------------------------------------------------------------- storage
 
 
+def test_every_key_of_the_state_is_among_its_secrets() -> None:
+    a, b = ratchets()
+    a.encrypt(b"lost", AD)
+    b.decrypt(a.encrypt(b"m", AD), AD, OFFSET, NOW_S)
+    public = {b.ratchet_public, b.remote}
+    state = msgspec.msgpack.decode(b.to_bytes())
+    keys = {value for value in state[:14] if isinstance(value, bytes) and value} - public
+    keys |= {row[3] for row in msgspec.msgpack.decode(state[14])}
+    assert {key for _, key in b.secrets()} == keys
+    assert "private ratchet key" not in dict(b.secrets())
+    b.encrypt(b"m", AD)
+    assert dict(b.secrets())["private ratchet key"] == b.ratchet_private
+
+
 def test_damaged_state_is_refused() -> None:
     a, b = ratchets()
     a.encrypt(b"lost", AD)

@@ -101,6 +101,7 @@ class RelayService:
         self._reported_links = 0
         self._reported_refusals: dict[int, int] = {}
         self._closed = False
+        self._ran = False
         self._failure: str | None = None
 
     # ---- life
@@ -114,6 +115,7 @@ class RelayService:
         Raises:
             Exception: whatever stopped a part that must not stop; the store is closed all the same.
         """
+        self._ran = True
         tasks: list[asyncio.Task[object]] = []
         try:
             tasks.append(asyncio.create_task(self._stop.wait(), name="stop"))
@@ -179,7 +181,8 @@ class RelayService:
             finally:
                 self._thread.shutdown()
                 self._report(self._clock_ms())
-                self.log.stopped()
+                if self._ran:
+                    self.log.stopped()
                 self.log.close()
 
     # ---- the operator

@@ -25,6 +25,12 @@ PROJECT = Path(relay_home.__file__).resolve().parent.parent
 WAIT_S = 20.0
 
 
+def environment() -> dict[str, str]:
+    """The environment of a child process that finds the project from any folder."""
+    path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}
+
+
 def mosquitto_path() -> str:
     """The mosquitto program; the test is skipped without it, and fails where CI promises it."""
     found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
@@ -73,9 +79,8 @@ class RelayProcess:
         command = [sys.executable, "-m", "relay", "run", "--home", str(self.home.path)]
         if self._limits:
             command = ["sh", "-c", f'{self._limits}; exec "$@"', "sh", *command]
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
         self.process = subprocess.Popen(
-            command, env=environment, cwd=self.home.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, env=environment(), cwd=self.home.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
         self.ready = self.process.stdout.readline()

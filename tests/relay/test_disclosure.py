@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import os
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import pytest
 from relay.control import Connection, ControlError, Copied, DiscloseRequest, SealRequest
 from relay.disclosure import OrderRefused, take_wholesale
 from relay.home import HomeBusy
-from tests.relay.running import PROJECT, RelayProcess, device_of, enrolled, hub_of, make_home, until
+from tests.relay.running import PROJECT, RelayProcess, device_of, enrolled, environment, hub_of, make_home, until
 from wire.errors import SignatureError
 from wire.receipt import verify_receipt
 from wire.rotation import Rotation, follow_rotations
@@ -248,13 +247,12 @@ async def test_sigterm_in_the_middle_of_an_order_ends_the_order_and_the_relay(tm
 
 def test_the_command_line_takes_a_disclosure(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home")
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
 
     def relay(*argv: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "relay", *argv, "--home", str(home.path)],
             cwd=tmp_path,
-            env=environment,
+            env=environment(),
             capture_output=True,
             text=True,
         )

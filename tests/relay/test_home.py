@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.home import Home, HomeBusy, HomeError, RelayConfig, RelayKeys, init, replace_file
-from tests.relay.running import PROJECT
+from tests.relay.running import environment
 from wire.card import RelayCard
 from wire.errors import FormatError, SignatureError
 from wire.rotation import Rotation, relay_id_of, sign_rotation
@@ -199,7 +199,7 @@ def test_wrong_usage_and_what_cannot_be_done_have_their_exit_statuses(
     done = subprocess.run(
         [sys.executable, "-m", "relay", *argv],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        env=environment(),
         capture_output=True,
         text=True,
     )

@@ -3,8 +3,10 @@
 import asyncio
 import random
 import re
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -163,3 +165,41 @@ async def test_kill_9_in_a_burst_ten_times_in_a_row_loses_and_doubles_nothing_th
         assert relay.stop()[0] == 0
     starts = re.findall(r" started ", home.log_path.read_text())
     assert len(starts) == 11
+
+
+def test_sigterm_while_the_broker_cannot_be_reached_ends_the_relay(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        home = make_home(tmp_path / "home", f"mqtt://127.0.0.1:{closed.getsockname()[1]}")
+        relay = subprocess.Popen(
+            [sys.executable, "-m", "relay", "run", "--home", str(home.path)],
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not home.socket_path.exists():
+            assert relay.poll() is None
+            time.sleep(0.01)
+        relay.terminate()
+        assert relay.communicate(timeout=20) == ("", "")
+        assert relay.returncode == 0
+    events = [line.split()[1] for line in home.log_path.read_text().splitlines()]
+    assert events[events.index("started") :] == ["started", "stopping", "stopped"]
+
+
+def test_an_address_in_use_ends_the_relay_with_a_reason_and_no_traceback(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        home = make_home(tmp_path / "home")
+        taken.bind(("127.0.0.1", home.config.address.port))
+        taken.listen()
+        done = subprocess.run(
+            [sys.executable, "-m", "relay", "run", "--home", str(home.path)],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 69
+    assert done.stdout == ""
+    assert done.stderr.startswith("relay: listen: ")
+    assert "Traceback" not in done.stderr

@@ -22,9 +22,9 @@ from statistics import median
 from benchmarks.machine import describe
 from benchmarks.ratchet_peers import ENVELOPE_ID, NOW_S, Blindpost, Pair, PythonDoubleRatchet, Vodozemac
 from keys.agreement import diffie_hellman, hkdf, x_public
+from keys.chain import chain_step, hint_block
 from keys.hints import HintIndex
 from keys.message import aead_open, aead_seal, associated_start, message_keys
-from keys.ratchet import chain_step, hint_block
 from wire.padding import pad, unpad
 
 Rounds = dict[str, list[float]]

@@ -20,8 +20,9 @@ two people who take turns.
 from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
+from keys.chain import hint_block
 from keys.message import HEADER_END, SLOT_END
-from keys.ratchet import Ratchet, hint_block
+from keys.ratchet import Ratchet
 from keys.session import Session
 from wire.limits import HINT_SEARCH_MAX, HINTS_CURRENT, HINTS_NEXT, KEY_BYTES, SKIPPED_KEYS_PER_GAP_MAX
 

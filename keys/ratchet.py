@@ -2,7 +2,8 @@
 Algorithm*, revision 1, section 4).
 
 The state machine of one session: it makes bodies and opens them. It leaves to keys/session.py which devices speak and
-how the session began, to keys/hints.py the index over many sessions, and to the caller all time and storage.
+how the session began, to keys/chain.py the derivations, to keys/hints.py the index over many sessions, and to the
+caller all time and storage.
 
 Rules:
 
@@ -17,7 +18,6 @@ Names follow the specification: RK root, CKs and CKr chain_send and chain_receiv
 header_receive, NHKs and NHKr next_header_send and next_header_receive, Ns, Nr, PN n_send, n_receive, previous_n.
 """
 
-from hashlib import blake2b
 from struct import Struct as Layout
 from typing import Annotated, Final, NamedTuple
 
@@ -25,8 +25,9 @@ from msgspec import Meta
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt
 from nacl.exceptions import CryptoError
 
-from keys.agreement import Entropy, diffie_hellman, draw, hkdf, x_public
-from keys.errors import AuthenticationFailed, GapTooLarge, HeaderUnknown, MessageKeyGone
+from keys.agreement import Entropy, diffie_hellman, draw, x_public
+from keys.chain import Skipped, chain_step, hint, hint_block, root_step, skip_keys
+from keys.errors import AuthenticationFailed, HeaderUnknown, MessageKeyGone
 from keys.message import (
     NONCE_BYTES,
     aead_open,
@@ -39,55 +40,17 @@ from keys.message import (
 )
 from wire.codec import U32, U64, Id, Key, Record, decode, encode
 from wire.errors import FormatError
-from wire.hashing import label
 from wire.limits import (
     KEY_BYTES,
-    SKIPPED_KEYS_PER_GAP_MAX,
     SKIPPED_KEYS_PER_SESSION_MAX,
     SKIPPED_KEYS_S,
     UINT32_MAX,
 )
 
-__all__ = ["Ratchet", "Skipped", "chain_step", "hint", "hint_block", "root_step"]
+__all__ = ["Ratchet"]
 
-_ROOT_LABEL: Final = label("ratchet-root")
 _HEADER: Final = Layout(">32sII")  # ratchet key ‖ u32(pn) ‖ u32(n)
 NONE: Final = b""
-
-
-def root_step(root: bytes, shared: bytes) -> tuple[bytes, bytes, bytes]:
-    """KDF_RK: the next root key, a chain key and the next header key from a Diffie-Hellman result."""
-    okm = hkdf(shared, root, _ROOT_LABEL, 96)
-    return okm[:32], okm[32:64], okm[64:]
-
-
-def chain_step(chain: bytes) -> tuple[bytes, bytes]:
-    """KDF_CK: the next chain key and the message key."""
-    both = blake2b(digest_size=64, key=chain, person=b"bp1-chain").digest()
-    return both[:32], both[32:]
-
-
-def hint_block(header_key: bytes, block: int) -> bytes:
-    """The four hints of numbers 4 × block to 4 × block + 3, one hash, 64 bytes."""
-    return blake2b(block.to_bytes(8, "big"), digest_size=64, key=header_key, person=b"bp1-hint").digest()
-
-
-def hint(header_key: bytes, n: int) -> bytes:
-    """The hint of message n under a header key, 16 bytes."""
-    start = 16 * (n & 3)
-    return hint_block(header_key, n >> 2)[start : start + 16]
-
-
-class Skipped(NamedTuple):
-    """The key of a message that has not come yet."""
-
-    header_key: bytes
-    n: int
-    message_key: bytes
-    stored_s: int
-
-    def __repr__(self) -> str:
-        return f"Skipped(n={self.n}, stored_s={self.stored_s}, keys=<redacted>)"
 
 
 class _Turn(NamedTuple):
@@ -343,7 +306,7 @@ class Ratchet:
         if n == self.n_receive:
             chain, message_key = chain_step(self.chain_receive)
             return _Plan(message_key, NONE, None, chain, n + 1, None)
-        chain, skipped = _skip(self.header_receive, self.chain_receive, self.n_receive, n, now_s)
+        chain, skipped = skip_keys(self.header_receive, self.chain_receive, self.n_receive, n, now_s)
         chain, message_key = chain_step(chain)
         return _Plan(message_key, NONE, None, chain, n + 1, skipped)
 
@@ -365,12 +328,12 @@ class Ratchet:
             if previous_n < self.n_receive:
                 raise AuthenticationFailed("pn")
             if previous_n > self.n_receive:
-                _, skipped = _skip(self.header_receive, self.chain_receive, self.n_receive, previous_n, now_s)
+                _, skipped = skip_keys(self.header_receive, self.chain_receive, self.n_receive, previous_n, now_s)
         elif previous_n:
             raise AuthenticationFailed("pn")
         root, chain, next_header = root_step(self.root, diffie_hellman(self.ratchet_private, remote))
         if n:
-            chain, more = _skip(header, chain, 0, n, now_s)
+            chain, more = skip_keys(header, chain, 0, n, now_s)
             skipped |= more
         chain, message_key = chain_step(chain)
         return _Plan(message_key, NONE, _Turn(root, remote, header, next_header), chain, n + 1, skipped or None)
@@ -522,24 +485,3 @@ def _try_header(sealed: bytes, start: bytes, nonce: bytes, header_key: bytes) ->
         return crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, start, nonce, header_key)
     except CryptoError:
         return NONE
-
-
-def _skip(header_key: bytes, chain: bytes, n: int, until: int, now_s: int) -> tuple[bytes, dict[bytes, Skipped]]:
-    """Advance a chain from n to `until`, keeping the keys passed.
-
-    Raises:
-        GapTooLarge: more than 1,000 at once.
-    """
-    if until - n > SKIPPED_KEYS_PER_GAP_MAX:
-        raise GapTooLarge(until - n, SKIPPED_KEYS_PER_GAP_MAX)
-    skipped: dict[bytes, Skipped] = {}
-    block, hints = -1, NONE
-    while n < until:
-        if block != n >> 2:
-            block = n >> 2
-            hints = hint_block(header_key, block)
-        chain, message_key = chain_step(chain)
-        start = 16 * (n & 3)
-        skipped[hints[start : start + 16]] = Skipped(header_key, n, message_key, now_s)
-        n += 1
-    return chain, skipped

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from keys.agreement import encapsulate
+from keys.chain import chain_step, hint
 from keys.chunks import FileKey
 from keys.fingerprint import safety_number
 from keys.handshake import initiate
 from keys.message import open_with_message_key
-from keys.ratchet import chain_step, hint
 from keys.session import Session
 from tests.keys.people import NOW_S, Person, SeededEntropy, envelope_id
 

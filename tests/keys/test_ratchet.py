@@ -7,9 +7,10 @@ import msgspec
 import pytest
 
 from keys.agreement import diffie_hellman, hkdf, x_public
+from keys.chain import chain_step, hint, hint_block, root_step
 from keys.errors import AuthenticationFailed, DecryptionError, GapTooLarge, HeaderUnknown, MessageKeyGone
 from keys.message import aead_seal, message_keys, seal_content
-from keys.ratchet import Ratchet, chain_step, hint, hint_block, root_step
+from keys.ratchet import Ratchet
 from tests.keys.people import NOW_S, SeededEntropy
 from wire.errors import BlindpostError, FormatError
 from wire.limits import SKIPPED_KEYS_PER_GAP_MAX, SKIPPED_KEYS_PER_SESSION_MAX, SKIPPED_KEYS_S

@@ -8,8 +8,9 @@ import pytest
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt
 
 from keys.agreement import decapsulate, diffie_hellman, hkdf, kem_public, x_public
+from keys.chain import chain_step, hint, root_step
 from keys.message import message_keys
-from keys.ratchet import Ratchet, chain_step, hint, root_step
+from keys.ratchet import Ratchet
 from tests.keys.make_vectors import PATH, build
 from wire.hashing import hash16, keyed
 from wire.padding import unpad

@@ -44,8 +44,8 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
     kinds.add_argument(
         "--secrets",
         action="store_true",
-        help="your device's private keys, to be searched for in everything that the relay had; whoever gets the file "
-        "has your keys: for demonstrations, and devices that you give up",
+        help="your device's private keys and session secrets, to be searched for in everything that the relay had; "
+        "whoever gets the file has your device: for demonstrations, and devices that you give up",
     )
     kinds.add_argument(
         "--openings",

@@ -91,7 +91,7 @@ def _one_address_each(words: Sequence[str]) -> list[str]:
 
 def _is_account(word: str) -> bool:
     try:
-        check_account(word)
+        check_account(word.lower())
     except FormatError:
         return False
     return True
@@ -180,7 +180,7 @@ def home_of(options: Options) -> Path:
 def add_recipients(parser: Parser, *, copies: bool) -> None:
     """Add `--to`, and with `copies` also `--cc` and `--bcc`; each takes one address or several, and may be repeated."""
     parser.takes_addresses = True
-    lists = [("--to", "recipients")]
+    lists = [("--to", "recipients: one address, or several one after the other")]
     if copies:
         lists += [("--cc", "recipients of a copy"), ("--bcc", "recipients of a copy whom nobody else gets to know")]
     for option, whom in lists:

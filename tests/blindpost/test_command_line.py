@@ -183,7 +183,7 @@ def test_wrong_usage_ends_with_64_and_says_what_and_what_to_do(
         ("--to a@x.example b@x.example F", ["a@x.example", "b@x.example"], [], []),
         ("F --to a@x.example b@x.example", ["a@x.example", "b@x.example"], [], []),
         ("--to a@x.example --to b@x.example F", ["a@x.example", "b@x.example"], [], []),
-        ("--to A@X.Example F", ["a@x.example"], [], []),
+        ("--to A@X.Example B@X.example F", ["a@x.example", "b@x.example"], [], []),
         ("--to a@x.example --cc c@x.example d@x.example F", ["a@x.example"], ["c@x.example", "d@x.example"], []),
         ("--to a@x.example F --bcc e@x.example", ["a@x.example"], [], ["e@x.example"]),
         ("--to=a@x.example -- F", ["a@x.example"], [], []),

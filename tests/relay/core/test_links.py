@@ -232,6 +232,15 @@ class TestHandshake:
         assert len(ana.linked()) == 3
         assert world.core.counters.links_made == 1
 
+    def test_attack_other_prove_for_a_link_that_stands_is_dropped(self) -> None:
+        world = World()
+        ana = world.device("ana")
+        keys, prove = start(world, ana)
+        world.core.receive(ana.tag, prove, world.now_ms)
+        world.run()
+        assert dropped(world, ana.tag, own_prove(keys, []))
+        assert dropped(world, ana.tag, prove[:-1] + bytes((prove[-1] ^ 1,)))
+
     def test_attack_replayed_prove_is_answered_no_more_often_than_a_hello(self) -> None:
         world = World()
         ana = world.device("ana")

@@ -13,6 +13,7 @@ from wire.commands import Ack, PublishList, Submit, Withdraw
 from wire.envelope import Envelope
 from wire.errors import FormatError, RefusalCode
 from wire.limits import CLOCK_SKEW_S, EXPIRY_S_MAX
+from wire.receipt import commit_hash, verify_header
 
 DAY_S = 86_400
 
@@ -63,6 +64,21 @@ class TestNumbers:
         bob.inbox.clear()
         world.send(ana, world.submit(ana, bob.account, world.mail(bob)))
         assert [item.number for item in bob.delivered()] == [4]
+
+    @pytest.mark.parametrize("steps_h", [[25, 50], [50]])
+    def test_number_stays_given_when_a_lower_one_expires_later(self, steps_h: list[int]) -> None:
+        pair = a_pair(credit=0)
+        world, ana, bob = pair.world, pair.ana, pair.bob
+        mails = [world.mail(bob, expiry=world.now_s + hours * HOUR_S) for hours in (40, 20)]
+        world.send(ana, world.submit(ana, bob.account, *mails))
+        start_ms = world.now_ms
+        for hours in steps_h:
+            world.after(start_ms + hours * HOUR_S * 1_000 - world.now_ms)
+        assert [row.newest for row in memory(world).mailboxes.values() if row.mailbox == bob.mailbox] == [2]
+        world.restart()
+        world.link(ana)
+        world.send(ana, world.submit(ana, bob.account, world.mail(bob)))
+        assert [row.number for row in memory(world).envelopes.values()] == [3]
 
 
 class TestIdempotency:
@@ -194,6 +210,17 @@ class TestSubmit:
         partly = Submit(ana.next_ref(), bob.account, submit.list_hash, (*submit.envelopes, world.mail(bob).envelope))
         world.send(ana, partly)
         assert refused(ana) == [(RefusalCode.STALE_LIST, "list_hash")]
+
+    def test_attack_stale_submit_gets_no_receipts_for_the_mailbox_of_another_account(self) -> None:
+        pair = a_pair()
+        world, ana, bob = pair.world, pair.ana, pair.bob
+        cai = world.enrolled("cai")
+        mail = world.mail(cai)
+        world.send(ana, world.submit(ana, cai.account, mail))
+        ana.inbox.clear()
+        world.send(ana, Submit(ana.next_ref(), bob.account, bytes(32), (mail.envelope,)))
+        assert refused(ana) == [(RefusalCode.STALE_LIST, "list_hash")]
+        assert not ana.receipts()
 
     def test_mailbox_that_is_not_on_the_list_is_refused_as_one_that_does_not_exist(self) -> None:
         pair = a_pair()
@@ -467,6 +494,25 @@ class TestClosing:
         world.after(60_000)
         assert not tablet.delivered()
 
+    def test_attack_removed_device_is_delivered_nothing_while_its_mailbox_is_emptied(self) -> None:
+        pair = a_pair(CoreConfig(batch_erasures_max=1), credit=0)
+        world, ana, bob = pair.world, pair.ana, pair.bob
+        tablet = world.device("tablet", bob.account)
+        world.send(bob, PublishList(bob.next_ref(), world.next_list(bob.account, bob, tablet)))
+        world.link(tablet)
+        world.subscribe(tablet, credit=2)
+        world.send(ana, world.submit(ana, bob.account, *(world.mail(tablet) for _ in range(3))))
+        assert len(tablet.delivered()) == 2
+        removal = PublishList(bob.next_ref(), world.next_list(bob.account, bob))
+        world.core.receive(bob.tag, bob.frame(removal), world.now_ms)
+        world.commit_once()
+        world.now_ms += 5_000
+        world.core.tick(world.now_ms)
+        world.read_once()
+        world.carry()
+        assert len(memory(world).envelopes) == 3
+        assert not tablet.delivered()
+
     def test_closing_goes_on_after_a_restart(self) -> None:
         pair = a_pair(CoreConfig(batch_erasures_max=1), credit=0)
         world, ana, bob = pair.world, pair.ana, pair.bob
@@ -505,6 +551,21 @@ class TestPruning:
         world.send(ana, after)
         world.check_receipts(after, ana.receipts())
         assert sorted(memory(world).commits)[-1] == 9
+
+    def test_last_commit_stays_though_nothing_is_held_of_it(self) -> None:
+        pair = a_pair()
+        world, ana, bob = pair.world, pair.ana, pair.bob
+        world.send(ana, world.submit(ana, bob.account, world.mail(bob)))
+        world.after(25 * HOUR_S * 1_000)
+        world.core.admit_tenant("globex.example", seeded("globex"))
+        world.run()
+        head = memory(world).commits[1]
+        world.restart()
+        world.link(ana)
+        world.send(ana, world.submit(ana, bob.account, world.mail(bob)))
+        row = memory(world).commits[2]
+        header = verify_header(world.relay_key.public, row.header, row.signature)
+        assert header.previous == commit_hash(head.header)
 
     def test_used_tokens_past_their_date_go(self) -> None:
         pair = a_pair()

@@ -52,6 +52,8 @@ class Result:
     delivered_per_s: float
     relay_cpu_us_per_message: float
     seconds: float
+    refusals: int
+    """Commands that the relay refused and the sender repeated: what backpressure cost this run."""
 
 
 class LostOrDoubled(Exception):
@@ -99,6 +101,7 @@ def _row(result: Result) -> str:
         f"{result.broker:9} {result.way:6} {result.envelopes_per_frame:3} a frame  {result.messages:6} messages  "
         f"{result.receipted_per_s:8.0f} receipted/s  {result.delivered_per_s:8.0f} delivered/s  "
         f"{result.relay_cpu_us_per_message:6.0f} us of relay CPU each"
+        + (f"  {result.refusals} refused and repeated" if result.refusals else "")
     )
 
 
@@ -144,7 +147,9 @@ async def _load(card: RelayCard, pid: int, broker: str, way: str, size: int, mes
         _check(senders, recipients, work)
         for device in (*senders, *recipients):
             await device.stop()
-    return Result(broker, way, size, sent, sent / receipted_s, sent / delivered_s, cpu_s * 1e6 / sent, seconds)
+    cpu_us = cpu_s * 1e6 / sent
+    refusals = sum(len(device.refusals) for device in (*senders, *recipients))
+    return Result(broker, way, size, sent, sent / receipted_s, sent / delivered_s, cpu_us, seconds, refusals)
 
 
 async def _send(sender: WireDevice, recipient: WireDevice, mails: list[Mail], size: int) -> None:
@@ -194,6 +199,8 @@ async def _device(hub: MqttHub, card: RelayCard, name: str) -> WireDevice:
     device = WireDevice(f"{name}@{TENANT}", card.relay_id, card.signing_key)
     await device.start(await hub.port(device.tag))
     await device.enrol(activation_token(_ADMIN, device.account))
+    # As a device does; without credit nothing is delivered yet.
+    await device.subscribe(credit=0)
     return device
 
 

@@ -23,6 +23,7 @@ import aiomqtt
 
 from relay.transport import Packet, TransportCounters
 from relay.transport.address import BrokerAddress
+from relay.transport.buffered import read_ahead
 from relay.transport.inbox import Inbox
 from wire.limits import FRAME_BYTES_MAX, ID_BYTES
 
@@ -168,6 +169,7 @@ class Transport:
             keepalive=KEEPALIVE_S,
             tls_context=self._tls,
         )
+        read_ahead(client)
         try:
             async with client:
                 await client.subscribe(f"{self._prefix}+/up", qos=0)

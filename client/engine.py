@@ -21,6 +21,7 @@ from client.enrolment import Enrolment
 from client.errors import ClientError, Refused, RelayKeyWrong, StoreFailed, TransportClosed, Unknown
 from client.inbox import Inbox
 from client.link import (
+    AgainEvent,
     DeliveryEvent,
     DirectoryEvent,
     DoneEvent,
@@ -246,6 +247,8 @@ class Engine:
                     self._answer(event.ref, event)
             case RefusedEvent():
                 self._on_refused(event, now_s)
+            case AgainEvent():
+                self.submits.on_again(event)
             case WelcomeRefusedEvent(error):
                 self.last_error = RelayKeyWrong(f"welcome: {error}")
         self._signal()

@@ -64,6 +64,7 @@ from wire.rotation import RotationRecord
 from wire.signing import SigningKey
 
 __all__ = [
+    "AgainEvent",
     "DeliveryEvent",
     "DirectoryEvent",
     "DoneEvent",
@@ -114,6 +115,14 @@ class RefusedEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class AgainEvent:
+    """A command was refused for now; the link repeats it by itself."""
+
+    ref: int
+    code: RefusalCode
+
+
+@dataclass(frozen=True, slots=True)
 class DirectoryEvent:
     """The answer to a look-up; not verified yet."""
 
@@ -144,7 +153,16 @@ class WelcomeRefusedEvent:
     error: BlindpostError
 
 
-Event = UpEvent | ReceiptsEvent | RefusedEvent | DirectoryEvent | DoneEvent | DeliveryEvent | WelcomeRefusedEvent
+Event = (
+    UpEvent
+    | ReceiptsEvent
+    | RefusedEvent
+    | AgainEvent
+    | DirectoryEvent
+    | DoneEvent
+    | DeliveryEvent
+    | WelcomeRefusedEvent
+)
 
 
 @dataclass(slots=True)
@@ -377,7 +395,7 @@ class Link:
         if code is None or not code.definite:
             # A code that this version does not know is taken for 'again': when in doubt, indefinite is safe.
             self._again(asked, refusal.retry_after_ms / 1_000, now_s)
-            return []
+            return [] if code is None else [AgainEvent(refusal.ref, code)]
         self.settle(refusal.ref)
         return [RefusedEvent(refusal.ref, code, refusal.field, refusal.limit, refusal.attachment)]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from client.errors import Alarm, Refused
-from client.link import Link, ReceiptsEvent, RefusedEvent
+from client.link import AgainEvent, Link, ReceiptsEvent, RefusedEvent
 from client.outbox import Outbox
 from client.records import HeldReceipt, Prepared
 from client.state import State
@@ -173,6 +173,21 @@ class Submits:
                     if name in self._outbox.outgoing:
                         self._outbox.fail(step, name, error)
         return True
+
+    def on_again(self, event: AgainEvent) -> None:
+        """A submit does not fit into a mailbox now: go in halves, so that what fits goes now.
+
+        A submit is stored whole or not at all, so one that is larger than what is left would wait for ever.
+        """
+        under_way = self._under_way.get(event.ref)
+        if under_way is None or event.code is not RefusalCode.MAILBOX_FULL or len(under_way.open) < 2:
+            return
+        del self._under_way[event.ref]
+        self._link.settle(event.ref)
+        items = self._open_items(under_way)
+        half = len(items) // 2
+        self._submit(under_way.account, items[:half])
+        self._submit(under_way.account, items[half:])
 
     def _on_stale(self, under_way: _UnderWay, attachment: bytes) -> None:
         try:

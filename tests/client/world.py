@@ -135,6 +135,7 @@ class World:
         self.tamper: Callable[[RelayCommand], RelayCommand | None] | None = None
         self.seed = RELAY_SEED
         self.on = False
+        self._last_s = 0.0
         self._work_due = False
         self._timer: asyncio.TimerHandle | None = None
         self.start()
@@ -203,8 +204,12 @@ class World:
         if self.rng.random() < self.faults.drop:
             copies = 0
         for _ in range(copies):
-            late = self.rng.random() < self.faults.delay
-            loop.call_later(0.001 + (self.rng.random() * 3 if late else 0), deliver)
+            if self.rng.random() < self.faults.delay:
+                loop.call_later(self.rng.random() * 3, deliver)
+            else:
+                # Packets that are not delayed stay in order, as a broker keeps them.
+                self._last_s = max(self._last_s + 1e-6, loop.time() + 0.001)
+                loop.call_at(self._last_s, deliver)
 
     def work_soon(self) -> None:
         if not self._work_due:
@@ -219,8 +224,12 @@ class World:
         now_ms, core = self.now_ms(), self.core
         core.tick(now_ms)
         while (batch := core.take_batch(now_ms)) is not None:
-            self.store.commit(batch)
-            core.committed(batch, now_ms)
+            try:
+                self.store.commit(batch)
+            except OSError as error:
+                core.aborted(batch, error, now_ms)
+            else:
+                core.committed(batch, now_ms)
         reads = core.take_reads()
         if reads:
             core.loaded([(read, self.store.read(read.seqs)) for read in reads], now_ms)

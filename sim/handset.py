@@ -37,6 +37,7 @@ from sim.historical import PinMessage, read_message, write_message
 from wire.card import RelayCard
 from wire.commands import Ack, DeviceCommand, Enrol, LookUp, Submit, Subscribe
 from wire.envelope import Envelope, envelope_id_of
+from wire.errors import BlindpostError
 from wire.identity import Token, device_tag, list_hash, verify_signed_list
 from wire.receipt import Receipt, receipt_of, verify_receipt
 
@@ -47,6 +48,8 @@ _EXPIRY_S = 7 * 86_400
 _HOUR_S = 3_600
 _CREDIT = 64
 _ONE_TIME_PREKEYS = 0
+_REPEAT_S = 0.25
+"""How often a handset looks whether something must be repeated."""
 
 
 class Handset:
@@ -155,16 +158,27 @@ class Handset:
         return event
 
     async def _serve(self, channel: Channel) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                # A channel's `receive` is left waiting: to cancel it at each deadline could end the connection.
+                group.create_task(self._receive(channel))
+                group.create_task(self._repeat())
+        except* BlindpostError as errors:
+            for answer in self._answers.values():
+                if not answer.done():
+                    answer.set_exception(errors.exceptions[0])
+
+    async def _receive(self, channel: Channel) -> None:
         while True:
-            await self._push()
-            deadline_s = self._link.next_deadline_s()
-            wait_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-            try:
-                packet = await asyncio.wait_for(channel.receive(), wait_s)
-            except TimeoutError:
-                continue
+            packet = await channel.receive()
             for event in self._link.receive(packet, time.monotonic()):
                 self._take(event)
+            await self._push()
+
+    async def _repeat(self) -> None:
+        while True:
+            await self._push()
+            await asyncio.sleep(_REPEAT_S)
 
     async def _push(self) -> None:
         if self._channel is not None:

@@ -15,7 +15,7 @@ from typing import Final
 from wire.codec import Hash, Record, encode
 from wire.hashing import label
 
-__all__ = ["Canary", "draw", "write_commitments"]
+__all__ = ["SENTENCES_COUNT", "Canary", "draw", "write_commitments"]
 
 # Each with a number that was drawn: 16 digits, 53 bits, so that no two runs and no two people share a text.
 _SENTENCES: Final = (
@@ -28,6 +28,9 @@ _SENTENCES: Final = (
     "They asked me for the messages. I said what is true, that I cannot. Minutes: {}.",
     "قل لدوود إن القطة بخير، والرقم هو {}.",
 )
+
+
+SENTENCES_COUNT: Final = len(_SENTENCES)
 
 
 class Canary(Record, frozen=True):

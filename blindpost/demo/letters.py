@@ -66,12 +66,13 @@ def sample_letters() -> list[Letter]:
     return [_addressed(mail.name, mail.raw) for mail in [*sample_mails(), big_mail()]]
 
 
-def own_letters(path: Path, people: tuple[str, ...]) -> tuple[list[Letter], int]:
+def own_letters(path: Path, people: tuple[str, ...], start: int = 0) -> tuple[list[Letter], int]:
     """A person's own mail, sent between the story's people in turn; also how many mails were left out.
 
     Args:
         path: an .eml file, an mbox, or a folder of them.
         people: at least three accounts.
+        start: how many letters there are already.
 
     Raises:
         FormatError: no mail is there.
@@ -87,10 +88,10 @@ def own_letters(path: Path, people: tuple[str, ...]) -> tuple[list[Letter], int]
 
     for mail in read_mail(path, too_long):
         total += len(mail.data)
-        if len(letters) == LETTERS_MAX or total > LETTERS_BYTES_MAX:
+        if start + len(letters) == LETTERS_MAX or total > LETTERS_BYTES_MAX:
             left_out += 1
             continue
-        letters.append(_in_turn(len(letters), mail.name, mail.data, people))
+        letters.append(_in_turn(start + len(letters), mail.name, mail.data, people))
     return letters, left_out
 
 

@@ -1,4 +1,4 @@
-"""The other programs of the story: the relay, the verifier, the controls; each started by exec and ended by its process id.
+"""The other programs of the story: relay, verifier, controls; each started by exec and ended by its process id.
 
 Nothing here is in the story's own process: the relay has not even loaded a client, the verifier has loaded nothing of
 ours. All are started in sessions of their own, so that Ctrl-C in a terminal reaches the story alone, which then ends

@@ -12,12 +12,13 @@ the text of a message, goes through `quote`, which makes it harmless to print (c
 """
 
 import contextlib
+import io
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Self, cast
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -31,6 +32,24 @@ __all__ = ["Step", "Transcript"]
 _WIDTH_MAX = 100
 _INDENT = 3
 _GOOD, _BAD = "✓", "✗"
+
+
+class _Trimmed(io.TextIOBase):
+    """Hands whole lines on, without the spaces that rich fills them up with."""
+
+    def __init__(self, target: IO[str]) -> None:
+        self._target = target
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        """Keep the unfinished line; hand on the others."""
+        *lines, self._line = (self._line + text).split("\n")
+        self._target.writelines(f"{line.rstrip(' ')}\n" for line in lines)
+        return len(text)
+
+    def flush(self) -> None:
+        """A person may look at the file while the story runs, and an error must not swallow its end."""
+        self._target.flush()
 
 
 class Step:
@@ -58,11 +77,12 @@ class Transcript:
         self._file = path.open("x", encoding="utf-8")
         is_terminal = screen.isatty()
         width = min(shutil.get_terminal_size().columns, _WIDTH_MAX) if is_terminal else _WIDTH_MAX
+        shown: IO[str] = screen if is_terminal else cast("IO[str]", _Trimmed(screen))
         self._screen = Console(
-            file=screen, width=width, highlight=False, markup=False, emoji=False, force_terminal=is_terminal
+            file=shown, width=width, highlight=False, markup=False, emoji=False, force_terminal=is_terminal
         )
         self._page = Console(
-            file=self._file,
+            file=cast("IO[str]", _Trimmed(self._file)),
             width=_WIDTH_MAX,
             highlight=False,
             markup=False,
@@ -161,5 +181,4 @@ class Transcript:
     def _print(self, what: RenderableType) -> None:
         self._screen.print(what)
         self._page.print(what)
-        # A person may look at the file while the story runs, and an error must not swallow its end.
         self._file.flush()

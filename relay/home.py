@@ -201,7 +201,7 @@ class Home:
 
     @classmethod
     def open(cls, path: Path) -> "Home":
-        """Read configuration and card.
+        """Read configuration and card. (Whether the keys are the card's, `load_keys` tells.)
 
         Raises:
             HomeError: there is no relay's home.
@@ -213,8 +213,7 @@ class Home:
         card = RelayCard.from_toml(_read_text(path / CARD_NAME, "relay card", CONFIG_BYTES_MAX))
         if card.partition != config.partition:
             raise FormatError("relay.toml partition", "is not that of the card", card.partition)
-        if card.broker != config.address.url:
-            raise FormatError("relay.toml", "names another broker than the card")
+        # The broker's address may differ: the card tells how devices reach it, perhaps under another name.
         return cls(path, config, card)
 
     def load_keys(self) -> RelayKeys:

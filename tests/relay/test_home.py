@@ -132,9 +132,15 @@ def test_a_home_whose_files_do_not_belong_together_is_refused(tmp_path: Path) ->
     with pytest.raises(HomeError, match=r"no keys\.msgpack"):
         home.load_keys()
     card = (home.path / "relay-card.toml").read_text()
+    (home.path / "keys.msgpack").write_bytes(good)
+    (home.path / "keys.msgpack").chmod(0o600)
     (home.path / "relay-card.toml").write_text((other.path / "relay-card.toml").read_text())
-    with pytest.raises(FormatError, match="another broker"):
-        Home.open(home.path)
+    with pytest.raises(FormatError, match="not of the relay on the card"):
+        Home.open(home.path).load_keys()
+    named = card.replace("127.0.0.1", "relay.acme.example")
+    (home.path / "relay-card.toml").write_text(named)
+    assert Home.open(home.path).card.broker.startswith("mqtt://relay.acme.example:")
+    assert Home.open(home.path).load_keys().relay_id == home.card.relay_id
     (home.path / "relay-card.toml").write_text(card.replace("partition = 0", "partition = 1"))
     with pytest.raises(FormatError, match="not that of the card"):
         Home.open(home.path)

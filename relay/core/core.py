@@ -327,7 +327,6 @@ class RelayCore:
         self._mailboxes.aborted(staged)
         self._seqs.restore(staged.seqs_before)
         self._deliveries.restored([item[0] for item in staged.leaving])
-        self._deliveries.restored(staged.expiring)
         for link, command, _size in staged.waiting:
             refused = Refused(RefusalCode.STORAGE_FAILED, "commit", 0, self.config.retry_after_ms)
             self._refuse(link, command.ref, refused)

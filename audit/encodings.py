@@ -68,7 +68,7 @@ def binary_forms(data: bytes) -> Iterator[tuple[str, bytes]]:
 def text_windows(text: str) -> list[str]:
     """Return the windows of a text that are looked for; none if nothing in it is distinctive."""
     if len(text) <= WINDOW_CHARS:
-        distinctive = len(text.encode()) >= CANARY_BYTES_MIN and len(set(text)) >= 5
+        distinctive = len(text.encode(errors="surrogateescape")) >= CANARY_BYTES_MIN and len(set(text)) >= 5
         return [text] if distinctive else []
     starts = list(range(0, len(text) - WINDOW_CHARS + 1, WINDOW_CHARS))
     starts.append(len(text) - WINDOW_CHARS)

@@ -11,8 +11,8 @@ not fit raises `SqliteError`.
 
 Bytes that are not a row's are *format* where the format dictates them or they are zero, and *residue* where they are
 stale: SQLite moves cells between pages and leaves the old copies in gaps, even with `secure_delete`. Residue is
-counted page by page. What nothing refers to (a page in no tree and on no free list, bytes behind the last page) is
-*unexplained*.
+counted page by page, and on free pages, which `secure_delete` erases, once more by itself. What nothing refers to (a
+page in no tree and on no free list, bytes behind the last page) is *unexplained*.
 
 Only what the store's schema can hold is read: table b-trees of UTF-8 with 4,096-byte pages. Auto-vacuum's pointer-map
 pages, other page sizes and reserved bytes are refused. An index's pages are not followed, and so turn up as
@@ -76,6 +76,8 @@ class Account:
     format_bytes: int = 0
     residue_bytes: int = 0
     residue_by_page: Counter[int] = field(default_factory=Counter)
+    unerased_by_page: Counter[int] = field(default_factory=Counter)
+    """The part of residue that lies on free pages and is no old pointer: `secure_delete` would have erased it."""
     unexplained: list[tuple[Piece, str]] = field(default_factory=list)
 
     @property
@@ -360,12 +362,19 @@ class SqliteFile:
             if count > PAGE_BYTES // 4 - 2:
                 raise SqliteError("free list", f"trunk page {trunk} names {count} leaves")
             self.account.format_bytes += 8 + 4 * count
-            self._gap(offset + 8 + 4 * count, offset + PAGE_BYTES, trunk)
+            tail_at = offset + 8 + 4 * count
+            self._gap(tail_at, offset + PAGE_BYTES, trunk)
+            # A trunk keeps the pointers to leaves that it has given back; anything else was never erased.
+            strange = sum(self._u32(at) > self.page_count for at in range(tail_at, offset + PAGE_BYTES, 4))
+            if strange:
+                self.account.unerased_by_page[trunk] = 4 * strange
             for i in range(count):
                 leaf = self._u32(offset + 8 + 4 * i)
                 leaf_offset = self._take(leaf, "free list")
                 self.free_pages += 1
                 self._gap(leaf_offset, leaf_offset + PAGE_BYTES, leaf)
+                if self.account.residue_by_page[leaf]:
+                    self.account.unerased_by_page[leaf] = self.account.residue_by_page[leaf]
             trunk = self._u32(offset)
         if self.free_pages != named:
             raise SqliteError("free list", f"has {self.free_pages} pages, the header counts {named}")

@@ -46,8 +46,10 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 @dataclass(slots=True)
 class _Search:
-    """Candidates tried so far, within the bounds."""
+    """Tries candidates within the bounds, and reports each key once."""
 
+    case: Case
+    outcome: Outcome
     commitments: dict[bytes, int]
     public_keys: dict[bytes, str]
     windows: int = 0
@@ -56,29 +58,65 @@ class _Search:
     private_left_out: int = 0
     told: set[bytes] = field(default_factory=set)
 
+    def try_region(self, path: str, start: int, region: bytes) -> None:
+        """Every window of a region as a message key, and what its hexadecimal and base64 decode to as any key."""
+        position = 0
+        for zeros in _ZEROS.finditer(region):
+            self.try_windows(path, start + position, region[position : zeros.start() + KEY_BYTES - 1])
+            position = max(position, zeros.end() - KEY_BYTES + 1)
+        self.try_windows(path, start + position, region[position:])
+        for at, decoded in _decoded_runs(region):
+            self.try_windows(path, start + at, decoded, inside=True)
+            self.try_private(path, start + at, decoded, inside=True)
+
+    def try_windows(self, path: str, start: int, data: bytes, *, inside: bool = False) -> None:
+        """Every window as a message key; `inside`: the bytes were decoded from a run that begins at `start`."""
+        if not self.commitments:
+            return
+        count = max(0, len(data) - KEY_BYTES + 1)
+        allowed = min(count, WINDOWS_MAX - self.windows)
+        self.windows += allowed
+        self.windows_left_out += count - allowed
+        commitments, commit = self.commitments, commitment_of
+        for i in range(allowed):
+            row = commitments.get(commit(data[i : i + KEY_BYTES]))
+            if row is not None and data[i : i + KEY_BYTES] not in self.told:
+                self.told.add(data[i : i + KEY_BYTES])
+                where = self.case.place(path, start if inside else start + i)
+                self.outcome.fail(where, f"holds the message key that opens envelopes row {row}")
+
+    def try_private(self, path: str, start: int, data: bytes, *, inside: bool = False) -> None:
+        """Every window as an X25519 private key and as an Ed25519 seed."""
+        count = max(0, len(data) - KEY_BYTES + 1)
+        allowed = min(count, PRIVATE_MAX - self.private)
+        self.private += allowed
+        self.private_left_out += count - allowed
+        for i in range(allowed):
+            window = data[i : i + KEY_BYTES]
+            for public in (bindings.crypto_scalarmult_base(window), bindings.crypto_sign_seed_keypair(window)[0]):
+                if public in self.public_keys and window not in self.told:
+                    self.told.add(window)
+                    where = self.case.place(path, start if inside else start + i)
+                    self.outcome.fail(where, f"holds the private half of {self.public_keys[public]}")
+
 
 def check(case: Case, outcome: Outcome) -> None:
     """Try all candidates, the small files first."""
     commitments = {row.commitment: row.seq for row in case.store.envelopes} if case.store else {}
-    search = _Search(commitments, known_public_keys(case))
+    search = _Search(case, outcome, commitments, known_public_keys(case))
     for path in (names.CONFIG, names.CARD, names.LOG, names.MANIFEST):
         if path in case.disclosure.files:
             data = case.disclosure.small(path)
-            _try_region(search, outcome, path, data)
+            search.try_region(path, 0, data)
             if path == names.CONFIG:
-                _try_private(search, outcome, path, data[:RAW_PRIVATE_BYTES_MAX])
+                search.try_private(path, 0, data[:RAW_PRIVATE_BYTES_MAX])
     if case.store is None:
         outcome.miss("a store that can be read")
     else:
         for (start, end), _ in case.store.unexplained:
-            _try_private(
-                search,
-                outcome,
-                case.place(names.STORE, start),
-                bytes(case.store.data[start:end])[:RAW_PRIVATE_BYTES_MAX],
-            )
+            search.try_private(names.STORE, start, bytes(case.store.data[start:end])[:RAW_PRIVATE_BYTES_MAX])
         for start, end in case.store.outside_ciphertext():
-            _try_region(search, outcome, case.place(names.STORE, start), bytes(case.store.data[start:end]))
+            search.try_region(names.STORE, start, bytes(case.store.data[start:end]))
     if search.windows_left_out:
         outcome.note(f"{search.windows_left_out:,} windows beyond the bound of {WINDOWS_MAX:,} as message keys")
     if search.private_left_out:
@@ -97,55 +135,16 @@ def check(case: Case, outcome: Outcome) -> None:
     )
 
 
-def _try_region(search: _Search, outcome: Outcome, where: str, region: bytes) -> None:
-    """Every window of a region as a message key, and what its runs of hexadecimal and base64 decode to as any key."""
-    if search.commitments:
-        position = 0
-        for zeros in _ZEROS.finditer(region):
-            _try_windows(search, outcome, where, region[position : zeros.start() + KEY_BYTES - 1])
-            position = max(position, zeros.end() - KEY_BYTES + 1)
-        _try_windows(search, outcome, where, region[position:])
-    for decoded in _decoded_runs(region):
-        _try_windows(search, outcome, where, decoded)
-        _try_private(search, outcome, where, decoded)
-
-
-def _try_windows(search: _Search, outcome: Outcome, where: str, data: bytes) -> None:
-    count = len(data) - KEY_BYTES + 1
-    allowed = max(0, min(count, WINDOWS_MAX - search.windows))
-    search.windows += allowed
-    search.windows_left_out += max(0, count) - allowed
-    commitments, commit = search.commitments, commitment_of
-    for i in range(allowed):
-        row = commitments.get(commit(data[i : i + KEY_BYTES]))
-        if row is not None and data[i : i + KEY_BYTES] not in search.told:
-            search.told.add(data[i : i + KEY_BYTES])
-            outcome.fail(where, f"holds the message key that opens envelopes row {row}, {i} bytes on")
-
-
-def _try_private(search: _Search, outcome: Outcome, where: str, data: bytes) -> None:
-    count = len(data) - KEY_BYTES + 1
-    allowed = max(0, min(count, PRIVATE_MAX - search.private))
-    search.private += allowed
-    search.private_left_out += max(0, count) - allowed
-    for i in range(allowed):
-        window = data[i : i + KEY_BYTES]
-        for public in (bindings.crypto_scalarmult_base(window), bindings.crypto_sign_seed_keypair(window)[0]):
-            if public in search.public_keys and window not in search.told:
-                search.told.add(window)
-                outcome.fail(where, f"holds the private half of {search.public_keys[public]}")
-
-
-def _decoded_runs(region: bytes) -> Iterator[bytes]:
-    """Decode runs of hexadecimal digits and of base64 characters, at each alignment."""
+def _decoded_runs(region: bytes) -> Iterator[tuple[int, bytes]]:
+    """Decode runs of hexadecimal digits and of base64 characters, at each alignment; with where each run begins."""
     for match in _HEX_RUN.finditer(region):
         run = match[0][:RUN_BYTES_MAX]
         for shift in range(2):
-            yield bytes.fromhex(run[shift : len(run) - (len(run) - shift) % 2].decode())
+            yield match.start(), bytes.fromhex(run[shift : len(run) - (len(run) - shift) % 2].decode())
     for match in _BASE64_RUN.finditer(region):
         run = match[0][:RUN_BYTES_MAX].translate(_URL_SAFE)
         for shift in range(4):
             part = run[shift:]
             # A rest of one character decodes to nothing; of two or three it needs padding.
             part = part[: len(part) - 1] if len(part) % 4 == 1 else part
-            yield base64.b64decode(part + b"=" * (-len(part) % 4))
+            yield match.start(), base64.b64decode(part + b"=" * (-len(part) % 4))

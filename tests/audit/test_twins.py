@@ -270,7 +270,7 @@ class TestSchemaAndBytes:
 
         report = audit_of(relay, tmp_path, bend_files=stuff)
         assert report.failed == ("bytes.accounted",)
-        assert "3000 stale bytes" in findings_of(report, "bytes.accounted")
+        assert "3000 bytes on a free page: what was deleted was not erased" in findings_of(report, "bytes.accounted")
 
     def test_residue_that_sqlite_leaves_is_counted_and_said(self, relay: HonestRelay, tmp_path: Path) -> None:
         def leave(folder: Path) -> None:

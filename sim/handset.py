@@ -20,7 +20,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from client.content import NO_REPLY, Kind
-from client.errors import Refused
+from client.errors import Refused, TransportClosed
 from client.link import (
     DeliveryEvent,
     DirectoryEvent,
@@ -148,6 +148,8 @@ class Handset:
         return receipts
 
     async def _ask(self, command_of: Callable[[int], DeviceCommand]) -> Event:
+        if self._channel is None:
+            raise TransportClosed(f"the handset of {self.account} is off")
         ref = self._link.ask(command_of)
         answer: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
         self._answers[ref] = answer

@@ -30,8 +30,9 @@ class Enrolment(Record, frozen=True):
 
 
 class Promise(Record, frozen=True):
-    """`promise`: draw canaries and write the commitments to them into this file."""
+    """`promise`: draw canaries for these people and write the commitments to them into this file."""
 
+    people: tuple[str, ...]
     path: str
 
 
@@ -77,7 +78,7 @@ class Handsets:
     async def promise(self, argument: bytes) -> int:
         """Draw the canaries and hand out the commitments; returns how many."""
         asked = decode(Promise, argument, "promise")
-        self._canaries = draw(tuple(self._handsets), os.urandom)
+        self._canaries = draw(asked.people, os.urandom)
         write_commitments(self._canaries, Path(asked.path))
         return len(self._canaries)
 

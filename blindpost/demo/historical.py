@@ -44,7 +44,8 @@ class PinStory:
         with show.step("four handsets enrol, and write") as step:
             pairs = tuple((PEOPLE[name], token) for name, token in tokens.items())
             await self.handsets.ask("enrol", verbs.Enrolment(card.read_text(), pairs), int)
-            count = await self.handsets.ask("promise", verbs.Promise(str(commitments)), int)
+            writers = tuple(account for name, account in PEOPLE.items() if name != ABSENT)
+            count = await self.handsets.ask("promise", verbs.Promise(writers, str(commitments)), int)
             await self.handsets.ask("disconnect", PEOPLE[ABSENT], str)
             receipts = 0
             for index in range(SENTENCES_COUNT):

@@ -164,8 +164,17 @@ async def serve(verbs: Mapping[str, Verb]) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     reader = asyncio.StreamReader(limit=MESSAGE_MAX)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while (asked := await read_message(reader, Ask, "question")) is not None:
-        answers.write(write_message(await _answered(verbs, asked)))
+    asked = asyncio.create_task(read_message(reader, Ask, "question"))
+    while (question := await asked) is not None:
+        # The next read also tells when the story is gone: then nobody waits for the answer any more.
+        asked = asyncio.create_task(read_message(reader, Ask, "question"))
+        answering = asyncio.create_task(_answered(verbs, question))
+        await asyncio.wait({asked, answering}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            answering.cancel()
+            await asyncio.wait({answering})
+            return
+        answers.write(write_message(await answering))
         answers.flush()
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 import audit
-from audit import Control, Report, Verdict
+from audit import Control, Report, Status, Verdict
 from audit.__main__ import main
 from audit.checks import CHECKS
 from audit.report_html import render_html, size_text
 from audit.report_json import render_json, report_object
 from audit.report_text import render_text, time_text
-from audit.schema import CREATE_STATEMENTS, SEQ_TELLS, TABLES
+from audit.schema import CREATE_STATEMENTS, SEQ_TELLS, TABLES, ByteClass
 from tests.audit.auditing import audit_of
 from tests.audit.honest import PROTOCOL, HonestRelay
 
@@ -323,3 +323,28 @@ class TestCommandLine:
         loaded = set(done.stdout.split())
         assert not loaded & {"wire", "keys", "relay", "client", "sim", "blindpost", "benchmarks", "msgspec"}
         assert not loaded & {"sqlite3", "_sqlite3"}
+
+
+class TestPage:
+    """docs/verifier.md says what the code says."""
+
+    PAGE = (ROOT / "docs/verifier.md").read_text(encoding="utf-8")
+
+    def test_every_check_stands_on_it_with_its_words(self) -> None:
+        assert re.findall(r"^### `([a-z.]+)`$", self.PAGE, re.MULTILINE) == [about.check_id for about, _ in CHECKS]
+        for about, _ in CHECKS:
+            for words in (about.title[1:], about.proves, about.does_not, f"protocol.md {about.section}"):
+                assert words in self.PAGE
+
+    def test_every_member_of_the_object_stands_on_it(self, blind: Report) -> None:
+        found = report_object(blind)
+        for name in (*found, *found["checks"][0], *found["leakage"]):
+            assert f"`{name}`" in self.PAGE
+
+    def test_every_class_and_verdict_stands_on_it(self) -> None:
+        for byte_class in ByteClass:
+            assert f"| {byte_class.value} |" in self.PAGE
+        for verdict in Verdict:
+            assert f"| `{verdict.value}` | {verdict.exit_status} |" in self.PAGE
+        for status in Status:
+            assert f"| `{status.value}` |" in self.PAGE

@@ -575,6 +575,12 @@ class Device:
         rows = [(decode(KeptRow, value, "kept").order, name) for name, value in self._store.items(Kind.KEPT)]
         return [message for message in map(self._message, [name for _order, name in sorted(rows)]) if message]
 
+    def message_ids(self, digits: str) -> list[bytes]:
+        """Ids of messages that were kept or sent here and begin with these hexadecimal digits, as people quote them."""
+        kept = {name[-ID_BYTES:] for name, _value in self._store.items(Kind.KEPT)}
+        sent = {name for name, _value in self._store.items(Kind.SENT)}
+        return sorted(message_id for message_id in kept | sent if message_id.hex().startswith(digits))
+
     def erase(self, messages: Iterable[Message]) -> None:
         """Erase kept messages from this home."""
         with self._store.step() as step:

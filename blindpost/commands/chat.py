@@ -12,6 +12,7 @@ from blindpost.passphrase import add_passphrase_options
 
 if TYPE_CHECKING:
     from client.content import Kind
+    from client.device import Device
 
 __all__ = ["add_commands"]
 
@@ -30,7 +31,7 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         examples=(
             "blindpost chat send --home ana --to omar@globex.example 'see you at nine'",
             "blindpost chat send --home ana --to omar@globex.example zara@globex.example 'see you at nine'",
-            "blindpost chat send --home ana --to omar@globex.example --reply-to 00112233445566778899aabbccddeeff yes",
+            "blindpost chat send --home ana --to omar@globex.example --reply-to 00112233 yes",
             "blindpost chat send --home ana --to omar@globex.example - < text.txt",
         ),
         run=_send,
@@ -38,7 +39,9 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
     add_home(parser, "the sender's device")
     add_recipients(parser, copies=False)
     parser.add_argument("text", metavar="TEXT", help="what is said, - for standard input")
-    parser.add_argument("--reply-to", type=_message_id, metavar="MESSAGE", help="what it answers, 32 hex digits")
+    parser.add_argument(
+        "--reply-to", type=_digits, metavar="MESSAGE", help="what it answers: 8 digits of it, or all 32"
+    )
     add_wait(parser, 60)
     add_passphrase_options(parser)
     parser = add_command(
@@ -65,18 +68,28 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         run=_status,
     )
     add_home(parser, "the sender's device")
-    parser.add_argument("message", type=_message_id, metavar="MESSAGE", help="the message, 32 hex digits")
+    parser.add_argument("message", type=_digits, metavar="MESSAGE", help="the message: its first 8 digits, or all 32")
     add_passphrase_options(parser)
 
 
-def _message_id(text: str) -> bytes:
-    try:
-        message_id = bytes.fromhex(text)
-    except ValueError:
-        message_id = b""
-    if len(message_id) != 16 or message_id.hex() != text.lower():
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no message: 32 hex digits")
-    return message_id
+def _digits(text: str) -> str:
+    digits = text.lower()
+    if not 8 <= len(digits) <= 32 or set(digits) - set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no message: 8 to 32 hex digits")
+    return digits
+
+
+def _message_id(device: "Device", digits: str) -> bytes:
+    """The message that these digits begin; whole ids need not be known here.
+
+    Raises:
+        CommandError: none, or several.
+    """
+    found = [bytes.fromhex(digits)] if len(digits) == 32 else device.message_ids(digits)
+    if len(found) != 1:
+        problem = "is no message of this device" if not found else f"begins {len(found)} messages"
+        raise CommandError(f"{digits} {problem}", "give more of its digits", ExitStatus.NO_INPUT)
+    return found[0]
 
 
 def _send(options: Options) -> int:
@@ -103,14 +116,15 @@ def _ping(options: Options) -> int:
     return _say(options, Kind.PING, PING_PAYLOAD, None)
 
 
-def _say(options: Options, kind: "Kind", payload: bytes, reply_to: bytes | None) -> int:
+def _say(options: Options, kind: "Kind", payload: bytes, answered: str | None) -> int:
     from blindpost.handset import open_device, run_async, running, send_and_print
     from client.content import NO_REPLY
 
     async def say() -> int:
         async with running(open_device(options)) as device:
             to = tuple(dict.fromkeys(options.to))
-            content = device.compose(kind, payload, to, reply_to or NO_REPLY)
+            reply_to = NO_REPLY if answered is None else _message_id(device, answered)
+            content = device.compose(kind, payload, to, reply_to)
             return await send_and_print(options, content, device, to)
 
     return run_async(say())
@@ -121,14 +135,15 @@ def _status(options: Options) -> int:
 
     device = open_device(options)
     try:
-        status = device.status(options.message)
+        message_id = _message_id(device, options.message)
+        status = device.status(message_id)
     finally:
         device.close()
     if status is None:
         hint = "messages are known to the device that sent them"
-        raise CommandError(f"this device sent no message {options.message.hex()}", hint, ExitStatus.NO_INPUT)
+        raise CommandError(f"this device sent no message {message_id.hex()}", hint, ExitStatus.NO_INPUT)
     state = "failed" if status.failed else "receipted" if status.receipted else "in the outbox"
-    print(f"message {options.message.hex()} {status.kind.name.lower()} {state}")
+    print(f"message {message_id.hex()} {status.kind.name.lower()} {state}")
     for account in status.recipients:
         marks = [mark for mark, who in (("D", status.delivered_to), ("R", status.read_by)) if account in who]
         print(f"{account} {' '.join(marks) or '-'}")

@@ -80,6 +80,10 @@ class FakeDevice:
         self.done.append(f"looked up {account}")
         self.known[account] = "11111 22222 33333 44444 55555"
 
+    def message_ids(self, digits: str) -> list[bytes]:
+        known = [bytes.fromhex("aabbccdd" + "01" * 12), bytes.fromhex("aabbccdd" + "02" * 12), MESSAGE_ID]
+        return [one for one in known if one.hex().startswith(digits)]
+
     def mark_compared(self, account: str) -> None:
         self.done.append(f"compared {account}")
 
@@ -136,7 +140,24 @@ def test_what_is_no_message_cannot_be_answered(
     device: FakeDevice, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["chat", "send", "--to", OMAR, *words]) == 64
-    assert "is no message: 32 hex digits" in capsys.readouterr().err
+    assert "is no message: 8 to 32 hex digits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("digits", "problem"),
+    [("99887766", "99887766 is no message of this device"), ("AABBCCDD", "aabbccdd begins 2 messages")],
+)
+def test_digits_that_begin_no_message_or_several_answer_none(
+    device: FakeDevice, digits: str, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["chat", "send", "--to", OMAR, "--reply-to", digits, "x"]) == 66
+    assert capsys.readouterr().err.startswith(f"blindpost: error: {problem}\n")
+    assert device.sent == []
+
+
+def test_eight_digits_as_they_are_printed_name_a_message(device: FakeDevice) -> None:
+    assert main(["chat", "send", "--to", OMAR, "--reply-to", MESSAGE_ID.hex()[:8], "x"]) == 0
+    assert device.sent[0][0].reply_to == MESSAGE_ID
 
 
 def test_an_empty_text_and_one_that_is_no_text_are_refused(

@@ -24,8 +24,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from relay.core.events import CoreConfig, RelayIdentity
-from relay.transport.address import BrokerAddress
-from relay.transport.broker import free_port
+from relay.transport.address import BrokerAddress, free_port
 from wire.card import RelayCard
 from wire.codec import Id, Key, Record, decode, encode
 from wire.errors import BlindpostError, FormatError

@@ -39,7 +39,6 @@ from relay.log import RelayLog
 from relay.service import RelayService, head_of
 from relay.store.sqlite import SqliteStore
 from relay.transport import RelayTransport
-from relay.transport.broker import EmbeddedBroker
 from relay.transport.loopback import Network
 from relay.transport.loopback import Transport as LoopbackTransport
 from relay.transport.mqtt import Transport as MqttTransport
@@ -101,7 +100,12 @@ async def _serve_locked(home: Home, ready: Callable[[], None]) -> None:
     transport = MqttTransport(address, home.card.relay_id, random.Random(secrets.randbits(64)))  # noqa: S311
     service, discloser = assemble(home, transport)
     service.log.started(os.getpid(), home.config.partition)
-    broker = EmbeddedBroker(address) if home.config.listen is not None else None
+    broker = None
+    if home.config.listen is not None:
+        # Late: with another broker, amqtt is never loaded.
+        from relay.transport.broker import EmbeddedBroker  # noqa: PLC0415
+
+        broker = EmbeddedBroker(address)
     shutdown: asyncio.Task[None] | None = None
 
     def stop() -> None:

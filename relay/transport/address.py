@@ -4,13 +4,18 @@ Both files are public and part of every disclosure, so an address holds no crede
 """
 
 import re
+import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from wire.errors import FormatError
+from wire.errors import BlindpostError, FormatError
 
 _HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+class ListenFailed(BlindpostError):
+    """The broker's address cannot be listened on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +68,20 @@ class BrokerAddress:
         if not port_text.isascii() or not port_text.isdigit() or len(port_text) > 5 or int(port_text) > 65_535:
             raise FormatError(field, "port must be 0 to 65535", 65_535)
         return cls(host, int(port_text))
+
+
+def free_port(host: str) -> int:
+    """A port of `host` that is free now.
+
+    Raises:
+        ListenFailed: the host is not one of this machine.
+    """
+    try:
+        family = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, 0))
+            port: int = probe.getsockname()[1]
+            return port
+    except OSError as error:
+        raise ListenFailed(f"listen: {error.strerror or error}") from error

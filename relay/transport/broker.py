@@ -6,24 +6,33 @@ topic, address or payload is logged.
 """
 
 import logging
-import socket
 from dataclasses import dataclass
 from typing import Any
 
 from amqtt.broker import Broker  # type: ignore[import-untyped]
 from amqtt.contexts import Action  # type: ignore[import-untyped]
 from amqtt.errors import BrokerError  # type: ignore[import-untyped]
-from amqtt.plugins.base import BaseTopicPlugin  # type: ignore[import-untyped]
+from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin  # type: ignore[import-untyped]
 from amqtt.session import Session  # type: ignore[import-untyped]
 
-from relay.transport.address import BrokerAddress
-from wire.errors import BlindpostError
+from relay.transport.address import BrokerAddress, ListenFailed
 
 _LOGGERS = ("amqtt", "amqtt.broker", "amqtt.broker.plugins", "transitions")
 
 
-class ListenFailed(BlindpostError):
-    """The broker's address cannot be listened on."""
+class AnyClient(BaseAuthPlugin):  # type: ignore[misc]
+    """Lets everybody connect: the broker is trusted with nothing. amqtt's own such plugin would load password
+    hashing.
+    """
+
+    async def authenticate(self, *, session: Session) -> bool | None:
+        """Whether this client may connect."""
+        session.is_anonymous = True
+        return True
+
+    @dataclass
+    class Config:
+        """No options."""
 
 
 class RelayTopics(BaseTopicPlugin):  # type: ignore[misc]
@@ -41,23 +50,6 @@ class RelayTopics(BaseTopicPlugin):  # type: ignore[misc]
     @dataclass
     class Config:
         """No options."""
-
-
-def free_port(host: str) -> int:
-    """A port of `host` that is free now.
-
-    Raises:
-        ListenFailed: the host is not one of this machine.
-    """
-    try:
-        family = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, 0))
-            port: int = probe.getsockname()[1]
-            return port
-    except OSError as error:
-        raise ListenFailed(f"listen: {error.strerror or error}") from error
 
 
 class _Broker(Broker):  # type: ignore[misc]
@@ -98,7 +90,7 @@ class EmbeddedBroker:
         config: dict[str, Any] = {
             "listeners": {"default": {"type": "tcp", "bind": f"{host}:{self._address.port}", "max_connections": 0}},
             "plugins": {
-                "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True},
+                "relay.transport.broker.AnyClient": {},
                 "relay.transport.broker.RelayTopics": {},
             },
         }

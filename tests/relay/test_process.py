@@ -104,6 +104,8 @@ def test_the_serving_process_loads_no_module_of_the_rooms_that_hold_content_keys
     loaded = set(line.split()[1:])
     assert {"relay", "wire", "amqtt"} <= loaded
     assert not loaded & {"keys", "client", "sim", "audit", "blindpost", "benchmarks", "tests"}
+    # Nor what a broker without passwords has no use for.
+    assert not loaded & {"argon2", "pwdlib", "cryptography"}
 
 
 @pytest.mark.slow

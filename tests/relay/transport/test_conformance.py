@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.wire_device import MqttHub
 from relay.transport import RelayTransport, TransportClosed, TransportCounters, loopback, mqtt
-from relay.transport.address import BrokerAddress
-from relay.transport.broker import EmbeddedBroker, free_port
+from relay.transport.address import BrokerAddress, free_port
+from relay.transport.broker import EmbeddedBroker
 from relay.transport.inbox import Inbox
 from tests.relay.running import WAIT_S, mosquitto, until
 from wire.limits import FRAME_BYTES_MAX

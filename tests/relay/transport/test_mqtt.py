@@ -7,8 +7,8 @@ import random
 import aiomqtt
 import pytest
 
-from relay.transport.address import BrokerAddress
-from relay.transport.broker import EmbeddedBroker, ListenFailed, free_port
+from relay.transport.address import BrokerAddress, ListenFailed, free_port
+from relay.transport.broker import EmbeddedBroker
 from relay.transport.mqtt import Transport
 from tests.relay.running import WAIT_S, until
 from wire.errors import FormatError

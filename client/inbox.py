@@ -108,6 +108,7 @@ class Inbox:
         self._subscription: int | None = None
         self._refetch = False
         self._renewed_s = 0
+        self._asked_s = float("-inf")
         self._arrived_s = float("-inf")
 
     # Delivery
@@ -118,11 +119,12 @@ class Inbox:
             self._link.settle(self._subscription)
         mailbox, after, credit = self._state.keys.mailbox, self._after, self._state.settings.credit
         self._subscription = self._link.ask(lambda ref: Subscribe(ref, mailbox, after, credit))
-        self._arrived_s = now_s
+        self._asked_s = now_s
 
     def begin(self, now_s: float) -> None:
         """A new link stands: go on from the cursor, repeat acks that were not answered."""
         self._after = self._state.meta.cursor
+        self._arrived_s = now_s
         self.subscribe(now_s)
         self._send_acks(dict(self._acks))
 
@@ -449,7 +451,7 @@ class Inbox:
     def tick(self, now_s: float) -> None:
         """Do what is due by time: move past a stuck window, take sessions for lost."""
         stuck = any(waiting.number > self._after for waiting in self._waiting.values())
-        if stuck and now_s >= self._arrived_s + _IDLE_S:
+        if stuck and now_s >= self._idle_at_s():
             # A gap in the numbers may be mail that is gone, or mail that is still coming: the cursor of this link
             # moves past it, the durable one does not.
             self._after = max(self._after, self._newest)
@@ -467,8 +469,11 @@ class Inbox:
     def next_deadline_s(self) -> float | None:
         """When `tick` has something to do, in monotonic seconds."""
         if any(waiting.number > self._after for waiting in self._waiting.values()):
-            return self._arrived_s + _IDLE_S
+            return self._idle_at_s()
         return None
+
+    def _idle_at_s(self) -> float:
+        return max(self._asked_s, self._arrived_s) + _IDLE_S
 
     @property
     def is_subscribed(self) -> bool:

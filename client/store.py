@@ -180,9 +180,11 @@ class Store:
             self.abandon()
 
     def abandon(self) -> None:
-        """Let go of the home without another write, as a crash would."""
-        self._connection.close()
-        os.close(self._lock)
+        """Let go of the home without another write, as a crash would. Calling it twice is harmless."""
+        if self._lock >= 0:
+            self._connection.close()
+            os.close(self._lock)
+            self._lock = -1
 
     def _commit(self, step: Step) -> None:
         puts, deletes = [], []

@@ -236,10 +236,8 @@ class BlindStory:
             step.done(
                 f"{taken.files} files and a signed manifest; the relay has changed its signing key, which was seen"
             )
-        unreadable = f"{image.unreadable} could not be read"
-        show.fact(
-            f"its memory: {size(image.image_bytes)} in {image.ranges} ranges; {unreadable}, which the kernel keeps"
-        )
+        more = f"{image.unreadable} more cannot be read, guard pages and the kernel's own"
+        show.fact(f"its memory: {size(image.image_bytes)} in {image.ranges} ranges; {more}")
         # The orderer's own copy of the card lies beside the disclosure; the verifier gets the one from before.
         (self.disclosure / "relay-card.toml").unlink()
         self.stage.file_table(self.disclosure)

@@ -167,8 +167,8 @@ def _end(stage: Stage, result: _Result, seconds: float) -> None:
     show.say("Go on yourself:")
     for line in (
         f"cd {folder}",
-        "blindpost audit disclosure --relay-card relay-card.toml --commitments commitments.msgpack "
-        "--volunteered volunteered/*",
+        "blindpost audit disclosure --relay-card relay-card.toml \\",
+        "    --commitments commitments.msgpack --volunteered volunteered/*",
         "blindpost demo --mail YOUR.mbox        your own mail, which stays on this machine",
         "blindpost relay init --help            a relay for real use",
     ):

@@ -138,7 +138,8 @@ class Transcript:
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
         """A small table; columns named in `right` are aligned to the right."""
-        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="underline", show_edge=False)
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_edge=False)
+        table.show_header, table.header_style = any(head), "underline"
         for index, name in enumerate(head):
             table.add_column(Text(name), justify="right" if index in right else "left", overflow="fold")
         for row in rows:

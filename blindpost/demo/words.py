@@ -3,10 +3,11 @@
 from typing import Final
 
 INTRO: Final = """
-    In 2015 a government wanted every enterprise mail and every message that passed through BlackBerry's servers, and
-    the company said that it could not. This program lets you check such a sentence instead of believing it: people
-    write to one another through a relay, the relay is ordered to hand over everything, hands over everything, its own
-    memory included, and a verifier that shares no code with it looks for anything that can be read.
+    In 2015, by BlackBerry's account, a government wanted every enterprise mail and every message that went through its
+    servers, and the company answered that it could not provide them. This program lets you check such a sentence
+    instead of believing it: people write to one another through a relay, the relay is ordered to hand over everything,
+    hands over everything, its own memory included, and a verifier that shares no code with it looks for anything that
+    can be read.
 """
 
 PROMISE: Final = """

@@ -23,12 +23,14 @@ OURS: Final = frozenset({"relay", "wire", "__main__", "__mp_main__"})
 KNOWN: Final = frozenset(
     # What the relay declares as its dependencies, and what these load.
     {
-        "_cffi_backend", "aiomqtt", "amqtt", "cffi", "cryptography", "dacite", "docopt", "idna", "markdown_it", "mdurl",
+        "_cffi_backend", "_sodium", "aiomqtt", "amqtt", "cffi", "cryptography", "dacite", "docopt", "idna", "markdown_it", "mdurl",
         "msgspec", "nacl", "paho", "passlib", "psutil", "pygments", "rich", "setproctitle", "transitions", "typer",
         "typing_extensions", "uvloop", "websockets", "yaml", "_yaml", "six", "click", "shellingham", "pycparser",
         "_distutils_hack", "sitecustomize", "usercustomize",
     }
 )  # fmt: skip
+EDITABLE: Final = "__editable__"
+"""Made by setuptools for a project that is installed in place."""
 ZERO_HASH: Final = bytes(32)
 
 
@@ -55,7 +57,7 @@ def check(case: Case, outcome: Outcome) -> None:
                 outcome.fail(shown, "has no file that could be hashed")
         elif top in standard:
             counts["standard library"] += 1
-        elif top in KNOWN:
+        elif top in KNOWN or top.startswith(EDITABLE):
             counts["known packages"] += 1
         else:
             counts["unknown"] += 1

@@ -19,6 +19,7 @@ from audit.__main__ import main
 from audit.checks import CHECKS
 from audit.report_html import render_html, size_text
 from audit.report_json import render_json, report_object
+from audit.report_style import STYLE
 from audit.report_text import render_text, time_text
 from audit.schema import CREATE_STATEMENTS, SEQ_TELLS, TABLES, ByteClass
 from tests.audit.auditing import audit_of
@@ -348,3 +349,10 @@ class TestPage:
             assert f"| `{verdict.value}` | {verdict.exit_status} |" in self.PAGE
         for status in Status:
             assert f"| `{status.value}` |" in self.PAGE
+
+
+def test_style_sheet_is_whole() -> None:
+    """A string that runs over a line ends a rule and swallows the next."""
+    for line in STYLE.splitlines():
+        assert line.count('"') % 2 == 0
+    assert STYLE.count("{") == STYLE.count("}")

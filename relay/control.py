@@ -26,6 +26,7 @@ from typing import Annotated, TypeAlias
 from msgspec import Meta
 
 from relay.core.events import CoreCounters
+from relay.tasks import end_tasks
 from wire.codec import Key, Record, decode, encode
 from wire.errors import BlindpostError, FormatError
 from wire.limits import DOMAIN_BYTES_MAX
@@ -193,10 +194,7 @@ class ControlServer:
             self._server.close()
             self._path.unlink(missing_ok=True)
         current = asyncio.current_task()
-        connections = [task for task in self._connections if task is not current]
-        for task in connections:
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        await end_tasks([task for task in self._connections if task is not current])
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

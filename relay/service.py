@@ -26,6 +26,7 @@ from relay.core import Batch, Read, RelayCore, Snapshot
 from relay.core.events import CoreCounters
 from relay.log import RelayLog
 from relay.store.protocol import Store, StoreError
+from relay.tasks import end_tasks
 from relay.transport import RelayTransport, TransportClosed
 from wire.codec import decode
 from wire.errors import BlindpostError
@@ -140,9 +141,7 @@ class RelayService:
             self.core.stop()
             # A commit that is under way is let end: its outcome must reach the core.
             async with self._standing:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await end_tasks(tasks)
             await self.close()
         if self._failure is not None:
             raise RelayFailed(self._failure)

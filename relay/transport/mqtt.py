@@ -21,6 +21,7 @@ from typing import cast
 
 import aiomqtt
 
+from relay.tasks import end_tasks
 from relay.transport import Packet, TransportCounters
 from relay.transport.address import BrokerAddress
 from relay.transport.buffered import read_ahead
@@ -125,9 +126,7 @@ class Transport:
         self._inbox.close()
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end_tasks([task])
 
     def arrived(self, topic: str, packet: object) -> None:
         """Take one message of the broker: from a device's topic, whole and small enough, or dropped and counted."""

@@ -22,11 +22,13 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         "volunteer",
         summary="write what you choose to give the verifier",
         description=(
-            "Writes a file for 'blindpost audit --volunteered'. Choose at least one kind. Each helps to check another "
-            "thing, and each shows something: read what a kind shows before you give the file away."
+            "Writes a file for 'blindpost audit --volunteered'. Each kind helps to check another thing, and each shows "
+            "something: read what a kind shows before you give the file away. Without a choice it is --receipts and "
+            "--lists, and with --disclosure also --openings; secrets and canaries are given only when they are named."
         ),
         examples=(
-            "blindpost volunteer --home ana --out ana.volunteered --receipts",
+            "blindpost volunteer --home ana --out ana.volunteered",
+            "blindpost volunteer --home omar --out omar.volunteered --disclosure disclosure",
             "blindpost volunteer --home ana --out ana.volunteered --secrets --receipts",
             "blindpost volunteer --home omar --out omar.volunteered --disclosure disclosure --openings --canary",
         ),
@@ -66,9 +68,8 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
 def _volunteer(options: Options) -> int:
     chosen = [name for name in ("receipts", "secrets", "openings", "canary", "lists") if getattr(options, name)]
     if not chosen:
-        raise UsageError(
-            "nothing was chosen to give", "choose at least one of --receipts, --secrets, --openings, --canary, --lists"
-        )
+        # What costs least and proves most; never what gives a device away.
+        chosen = ["receipts", "lists"] + (["openings"] if options.disclosure is not None else [])
     if options.openings and options.disclosure is None:
         raise UsageError("--openings needs --disclosure DIR", "the rows to open are looked for there")
     check_absent(options.out)

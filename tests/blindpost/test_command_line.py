@@ -147,7 +147,6 @@ WRONG = [
         "see 'blindpost tenant activate --help'",
     ),
     (["relay", "init"], "no home is named", "give --home DIR, or set BLINDPOST_HOME"),
-    (["volunteer", "--home", "x", "--out", "y"], "nothing was chosen to give", "choose at least one of --receipts"),
     (
         ["volunteer", "--home", "x", "--out", "y", "--openings"],
         "--openings needs --disclosure DIR",

@@ -121,11 +121,9 @@ def _findings(report: Report) -> Iterator[str]:
         ]
         more = outcome.finding_count - len(outcome.findings[:3])
         tail = f" <em>and {more} more</em>" if outcome.findings and more > 0 else ""
-        yield (
-            f"<li><strong>{escape(outcome.about.title)}</strong>: no.<br>"
-            + "<br>".join(map(_text, items))
-            + f"{tail}</li>"
-        )
+        opening = "Not true that" if outcome.status is Status.FAILED else "Cannot be told whether"
+        yield f"<li><strong>{opening}</strong> {_text(outcome.about.title)}:<br>"
+        yield "<br>".join(map(_text, items)) + f"{tail}</li>"
     yield "</ul></section>"
 
 

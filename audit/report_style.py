@@ -36,6 +36,7 @@ margin-top:1.6rem;border-radius:0 10px 10px 0}
 .warning{border-color:var(--warn)}
 .alarm h2,.warning h2{margin-top:.8rem}
 .alarm ul,.warning ul{padding-left:1.1rem;margin:.3rem 0}
+.alarm td:first-child{white-space:nowrap}
 .alarm li,.warning li{margin:.5rem 0;overflow-wrap:anywhere}
 figure{margin:.9rem 0}
 figcaption{display:flex;justify-content:space-between;gap:1rem;font-size:.88rem;margin-bottom:.25rem;flex-wrap:wrap}

@@ -16,7 +16,7 @@ import msgpack  # type: ignore[import-untyped]
 import pytest
 
 import audit
-from audit import Status, Verdict
+from audit import Status, Verdict, decoder
 from tests.audit.auditing import audit_of, edit_store, execute, execute_with, findings_of, missing_of, outcome_of
 from tests.audit.honest import NOW, SCHEMA, HonestRelay, Letter, SigningKey, hash16, hash32, pack
 
@@ -287,6 +287,22 @@ class TestSchemaAndBytes:
         assert report.verdict is Verdict.BLIND
         assert outcome_of(report, "bytes.accounted").figures["page residue"] == 10
         assert "possible covert channel" in " ".join(outcome_of(report, "bytes.accounted").not_checked)
+
+    def test_more_residue_than_moving_rows_can_leave(self, relay: HonestRelay, tmp_path: Path) -> None:
+        def stuff(folder: Path) -> None:
+            path = folder / "store/store.sqlite"
+            data = bytearray(path.read_bytes())
+            page = next(
+                at
+                for at in range(4096, len(data), 4096)
+                if data[at] == 13 and data[at + 3 : at + 5] == b"\0\1" and data[at + 5] > 8
+            )
+            data[page + 100 : page + 1200] = bytes(range(1, 221)) * 5
+            path.write_bytes(data)
+
+        report = audit_of(relay, tmp_path, bend_files=stuff)
+        assert report.failed == ("bytes.accounted",)
+        assert "1100 stale bytes, more than the 1024" in findings_of(report, "bytes.accounted")
 
     def test_a_store_that_is_none(self, relay: HonestRelay, tmp_path: Path) -> None:
         report = audit_of(relay, tmp_path, bend_files=lambda folder: write(folder / "store/store.sqlite", bytes(8192)))
@@ -648,6 +664,34 @@ class TestDirectory:
             items=[relay.receipt_item(letter) for letter in relay.letters],
         )
         assert report.failed == ("evidence.receipts",)
+
+    def test_lists_that_begin_late_are_said(self, relay: HonestRelay, tmp_path: Path) -> None:
+        person = relay.people[0]
+        devices = [[person.device_key.public, person.dh_public, person.mailbox]]
+        body = pack([person.account, 2, bytes(range(32)), person.account_key.public, devices])
+        second = pack([body, person.account_key.sign("device-list", body)])
+        report = audit_of(
+            relay,
+            tmp_path,
+            bend_store=execute_with(
+                "UPDATE lists SET version = 2, signed_list = ? WHERE account = ?", (second, person.account)
+            ),
+        )
+        assert report.verdict is Verdict.BLIND
+        assert "before version 2: not kept" in " ".join(outcome_of(report, "store.directory").not_checked)
+
+    def test_first_list_that_names_one_before(self, relay: HonestRelay, tmp_path: Path) -> None:
+        person = relay.people[0]
+        devices = [[person.device_key.public, person.dh_public, person.mailbox]]
+        body = pack([person.account, 1, bytes(range(32)), person.account_key.public, devices])
+        signed = pack([body, person.account_key.sign("device-list", body)])
+        report = audit_of(
+            relay,
+            tmp_path,
+            bend_store=execute_with("UPDATE lists SET signed_list = ? WHERE account = ?", (signed, person.account)),
+        )
+        assert report.failed == ("store.directory",)
+        assert "version 1 of its list names one before" in findings_of(report, "store.directory")
 
     def test_mail_for_a_mailbox_that_nobody_has(self, relay: HonestRelay, tmp_path: Path) -> None:
         stranger = HonestRelay(seed=9).people[0]
@@ -1043,3 +1087,228 @@ class TestHistorical:
     @pytest.mark.parametrize("item", [[5, 1, KEY], [5, 0x5049, b"short"]])
     def test_unknown_suite_is_incomplete(self, relay: HonestRelay, tmp_path: Path, item: list[Any]) -> None:
         assert audit_of(relay, tmp_path, items=[item]).verdict is Verdict.INCOMPLETE
+
+
+class TestMore:
+    """Branches that only a rare relay or volunteer reaches."""
+
+    def test_rotation_that_names_another_last_commit(self, tmp_path: Path) -> None:
+        relay = HonestRelay()
+        relay.commit(relay.write(b"one"))
+        honest_commit = relay.commits[0]
+        relay.commits[0] = (relay.commits[0][0] + b"", *honest_commit[1:])
+        relay.rotate()
+        header = msgpack.unpackb(honest_commit[0])
+        header[3] += 1
+        again = pack(header)
+        relay.commits[0] = (again, relay.first_key.sign("commit", again), honest_commit[2])
+        report = audit_of(relay, tmp_path)
+        assert report.failed == ("store.commits",)
+        assert "the key's rotation names as the old key's last" in findings_of(report, "store.commits")
+
+    def test_manifest_that_names_a_head_where_no_commit_was_made(self, tmp_path: Path) -> None:
+        relay = HonestRelay()
+
+        def lie(folder: Path) -> None:
+            manifest = msgpack.unpackb(msgpack.unpackb((folder / "manifest.msgpack").read_bytes())[0])
+            manifest[4] = [0, bytes(range(32))]
+            again = pack(manifest)
+            write(
+                folder / "manifest.msgpack",
+                pack([again, relay.signing_key.public, relay.signing_key.sign("disclosure", again)]),
+            )
+
+        assert audit_of(relay, tmp_path, bend_signed=lie).failed == ("store.commits",)
+
+    def test_all_commits_pruned_is_said(self, tmp_path: Path) -> None:
+        relay = HonestRelay()
+        letter = relay.write(b"long expired")
+        letter.state = "expired"
+        relay.commit(letter)
+        report = audit_of(
+            relay, tmp_path, bend_store=execute("DELETE FROM commits"), items=[relay.receipt_item(letter)]
+        )
+        assert "commits up to 1: all pruned" in " ".join(outcome_of(report, "store.commits").not_checked)
+        assert report.failed == ("evidence.receipts",)
+
+    def test_order_that_is_no_wholesale_order(self, relay: HonestRelay, tmp_path: Path) -> None:
+        relay.order = "one person"
+        assert audit_of(relay, tmp_path).failed == ("manifest.signature",)
+
+    def test_manifest_that_is_no_messagepack(self, relay: HonestRelay, tmp_path: Path) -> None:
+        report = audit_of(relay, tmp_path, bend_signed=lambda it: write(it / "manifest.msgpack", b"\x93\x01"))
+        assert report.failed == ("manifest.signature",)
+
+    def test_paths_that_are_not_sorted(self, relay: HonestRelay, tmp_path: Path) -> None:
+        def unsort(folder: Path) -> None:
+            manifest = msgpack.unpackb(msgpack.unpackb((folder / "manifest.msgpack").read_bytes())[0])
+            manifest[3].reverse()
+            again = pack(manifest)
+            write(
+                folder / "manifest.msgpack",
+                pack([again, relay.signing_key.public, relay.signing_key.sign("disclosure", again)]),
+            )
+
+        report = audit_of(relay, tmp_path, bend_signed=unsort)
+        assert report.failed == ("manifest.files",)
+
+    def test_card_in_the_disclosure_that_is_another(self, relay: HonestRelay, tmp_path: Path) -> None:
+        other = HonestRelay(seed=5).card
+        report = audit_of(relay, tmp_path, bend_files=lambda folder: write(folder / "config/relay-card.toml", other))
+        assert report.failed == ("manifest.signature", "config.grammar")
+        report = audit_of(
+            relay, tmp_path / "none", bend_files=lambda folder: write(folder / "config/relay-card.toml", b"no card")
+        )
+        assert report.failed == ("manifest.signature", "bytes.accounted", "config.grammar")
+
+    def test_too_many_prekeys_of_a_kind(self, relay: HonestRelay, tmp_path: Path) -> None:
+        person = relay.people[0]
+        again = person.prekeys[0]
+        fresh = bytes(range(16))
+        key = msgpack.unpackb(again[2])[1]
+        record = pack([fresh, key, person.device_key.sign("signed-prekey", fresh + b"\x02" + key)])
+        person.prekeys.append((1, fresh, record))
+        report = audit_of(relay, tmp_path)
+        assert report.failed == ("store.directory",)
+        assert "has 2 prekeys of kind 1" in findings_of(report, "store.directory")
+
+    @pytest.mark.parametrize(
+        ("account", "devices", "text"),
+        [
+            ("NoAddress", 1, "no address"),
+            ("a@acme.example", 0, "has no device"),
+            ("a@acme.example", 2, "one twice"),
+        ],
+    )
+    def test_list_of_another_shape(
+        self, relay: HonestRelay, tmp_path: Path, account: str, devices: int, text: str
+    ) -> None:
+        person = relay.people[0]
+        device = [person.device_key.public, person.dh_public, person.mailbox]
+        body = pack([account, 1, bytes(32), person.account_key.public, [device] * devices])
+        signed = pack([body, person.account_key.sign("device-list", body)])
+        report = audit_of(
+            relay, tmp_path, bend_store=execute_with("INSERT INTO lists VALUES (9, ?, 1, ?)", (account, signed))
+        )
+        assert report.failed == ("store.directory",)
+        assert text in findings_of(report, "store.directory")
+
+    def test_value_in_the_place_of_a_primary_key_and_rows_too_short(self, relay: HonestRelay, tmp_path: Path) -> None:
+        def shorten(folder: Path) -> None:
+            path = folder / "store/store.sqlite"
+            data = bytearray(path.read_bytes())
+            at = data.index(b"acme.example" + relay.admin_key.public) - 4
+            assert data[at : at + 4] == bytes((4, 0, 12 * 2 + 13, 32 * 2 + 12))
+            # The first column, NULL in the place of the rowid, becomes the integer 1.
+            data[at + 1] = 9
+            path.write_bytes(data)
+
+        report = audit_of(relay, tmp_path, bend_files=shorten)
+        assert "a value in the place of the primary key" in findings_of(report, "store.envelopes")
+
+    def test_plain_commitments_and_cards_as_paths(self, relay: HonestRelay, tmp_path: Path) -> None:
+        (tmp_path / "card.toml").write_bytes(relay.card)
+        commitments, openings = relay.commit_to([TEXT])
+        (tmp_path / "commitments").write_bytes(commitments)
+        steps: list[tuple[str, int, int]] = []
+        report = audit_of(
+            relay,
+            tmp_path,
+            card=tmp_path / "card.toml",
+            commitments=tmp_path / "commitments",
+            items=openings,
+            controls=[audit.Control("a", "store.schema", ("store.schema",))],
+            progress=lambda *step: steps.append(step),
+        )
+        assert report.verdict is Verdict.BLIND
+        assert report.controls_line == "1 mutants, 1 caught"
+        assert [position for _, position, _ in steps] == list(range(20))
+
+    def test_receipts_whose_header_and_path_are_arrays(self, relay: HonestRelay, tmp_path: Path) -> None:
+        item = relay.receipt_item(relay.letters[2])
+        item[1] = msgpack.unpackb(item[1])
+        item[8] = [item[8][i : i + 32] for i in range(0, len(item[8]), 32)]
+        report = audit_of(relay, tmp_path, items=[item])
+        assert outcome_of(report, "evidence.receipts").figures["in the store"] == 1
+        for field, value in ((8, b"short"), (10, b"short"), (11, b"short")):
+            bent = list(relay.receipt_item(relay.letters[2]))
+            bent[field if field < 11 else 10] = value
+            report = audit_of(relay, tmp_path / str(field), items=[bent])
+            assert report.verdict is Verdict.INCOMPLETE
+
+    def test_receipt_from_the_middle_of_a_gap(self, relay: HonestRelay, tmp_path: Path) -> None:
+        report = audit_of(
+            relay,
+            tmp_path,
+            bend_store=execute("DELETE FROM commits WHERE idx = 3"),
+            items=[relay.receipt_item(relay.letters[2])],
+        )
+        assert "missing from the middle of the chain" in findings_of(report, "evidence.receipts")
+
+    def test_everything_that_needs_a_store_says_so(self, relay: HonestRelay, tmp_path: Path) -> None:
+        commitments, items = everything(relay)
+        report = audit_of(
+            relay,
+            tmp_path,
+            items=[*items, [5, 0x5049, bytes(24)]],
+            commitments=commitments,
+            bend_signed=lambda folder: (folder / "store/store.sqlite").unlink(),
+        )
+        missing = {o.about.check_id for o in report.outcomes if o.status is Status.MISSING}
+        assert {"store.schema", "search.keys", "evidence.openings", "evidence.receipts", "historical.keys"} <= missing
+
+    def test_pin_body_that_is_no_multiple_of_a_block(self) -> None:
+        from audit.checks.historical import open_pin
+
+        assert open_pin(bytes(range(24)), bytes(136 + 7)) is None
+        assert open_pin(bytes(range(24)), bytes(136 + 16)) is None
+
+    def test_bounds_of_the_search_for_keys_are_said(
+        self, relay: HonestRelay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("audit.checks.escrow.WINDOWS_MAX", 100)
+        monkeypatch.setattr("audit.checks.escrow.PRIVATE_MAX", 10)
+        report = audit_of(relay, tmp_path)
+        said = " ".join(outcome_of(report, "search.keys").not_checked)
+        assert "beyond the bound of 100 as message keys" in said
+        assert "beyond the bound of 10 as private keys" in said
+
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [
+            ([1.5], "holds a float"),
+            ([None], "holds a NoneType"),
+            ([True], "holds a bool"),
+            ({}, "holds a map"),
+            ([[[[[[[[[[1]]]]]]]]]], "nested deeper than 8"),
+            (msgpack.ExtType(5, b"x"), "holds an extension type"),
+        ],
+    )
+    def test_values_that_the_protocol_has_not(self, value: object, text: str) -> None:
+        with pytest.raises(audit.AuditError) as caught:
+            decoder.decode(pack(value), "field", 100)
+        assert str(caught.value) == f"field: {text}"
+
+    @pytest.mark.parametrize(
+        ("check", "text"),
+        [
+            (lambda: decoder.decode(bytes(11), "field", 10), "11 bytes, at most 10 are allowed"),
+            (lambda: decoder.decode(b"\xcc\x05", "field", 10), "not the canonical encoding of its value"),
+            (lambda: decoder.decode(b"\x05\x05", "field", 10), "no MessagePack of this protocol (ExtraData)"),
+            (lambda: decoder.array(5, "field"), "must be an array"),
+            (lambda: decoder.array([5], "field", 2), "must have 2 items, has 1"),
+            (lambda: decoder.array([5], "field", length_max=0), "at most 0 items are allowed, has 1"),
+            (lambda: decoder.integer("5", "field"), "must be an integer"),
+            (lambda: decoder.integer(5, "field", 6, 7), "must be 6 to 7, is 5"),
+            (lambda: decoder.binary("5", "field"), "must be bin"),
+            (lambda: decoder.binary(b"5", "field", 2), "must have 2 bytes, has 1"),
+            (lambda: decoder.binary(b"55", "field", length_max=1), "at most 1 bytes are allowed, has 2"),
+            (lambda: decoder.text(b"5", "field", 2), "must be str"),
+            (lambda: decoder.text("éé", "field", 3), "at most 3 bytes are allowed"),
+            (lambda: decoder.encode(object(), "field"), "cannot be encoded"),
+        ],
+    )
+    def test_refusals_name_field_and_limit(self, check: Callable[[], object], text: str) -> None:
+        with pytest.raises(audit.AuditError) as caught:
+            check()
+        assert str(caught.value) == f"field: {text}"

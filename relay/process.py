@@ -10,11 +10,12 @@ import os
 import random
 import secrets
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from relay.control import (
     Answer,
@@ -138,6 +139,13 @@ async def _serve_locked(home: Home, ready: Callable[[], None]) -> None:
     async def on_ready() -> None:
         ready()
 
+    def fault(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # The usual handler prints what tasks hold. A broker's task that fails while everything ends is no news.
+        if shutdown is None:
+            kind = type(context.get("exception")).__name__
+            print(f"relay: {kind} in the background; what it concerned is repeated", file=sys.stderr)
+
+    loop.set_exception_handler(fault)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     try:

@@ -5,6 +5,7 @@ only waste its time. It serves one relay: only the topics of section 6.1 exist, 
 topic, address or payload is logged.
 """
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from amqtt.errors import BrokerError  # type: ignore[import-untyped]
 from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin  # type: ignore[import-untyped]
 from amqtt.session import Session  # type: ignore[import-untyped]
 
+from relay.tasks import finish
 from relay.transport.address import BrokerAddress, ListenFailed
 
 _LOGGERS = ("amqtt", "amqtt.broker", "amqtt.broker.plugins", "transitions")
@@ -105,4 +107,4 @@ class EmbeddedBroker:
         """Close the listener and every connection. Safe to call twice."""
         broker, self._broker = self._broker, None
         if broker is not None:
-            await broker.shutdown()
+            await finish(asyncio.create_task(broker.shutdown()))

@@ -262,9 +262,8 @@ class Device:
         if not state.device.account:
             return
         with self._store.step() as step:
-            devices = state.sessions.mark_all_stale(step)
-            accounts = {state.pins.account_of(device_key) for device_key in devices} - {None, state.account}
-            put_renewals(state, step, sorted(account for account in accounts if account))
+            accounts = state.sessions.mark_all_stale(step) - {state.account}
+            put_renewals(state, step, sorted(accounts))
             if state.ring is not None:
                 upload = state.ring.rotate(state.now_s)
                 state.put_ring(step)
@@ -334,11 +333,21 @@ class Device:
         await self._within(wait(), what, wait_s)
 
     async def _within(self, awaitable: Awaitable[T], what: str, wait_s: float | None) -> T:
+        loop_task = self._task
+        assert loop_task is not None, "the engine was asked for before"
+        waiting = asyncio.ensure_future(awaitable)
         try:
-            return await asyncio.wait_for(awaitable, wait_s)
-        except TimeoutError:
-            last = self.engine.last_error
-            raise Unknown(what, str(last) if last else f"no answer within {wait_s} s") from None
+            await asyncio.wait({waiting, loop_task}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                return waiting.result()
+            if loop_task.done():
+                # Whoever waits must not wait for ever when the loop has failed.
+                loop_task.result()
+                raise Unknown(what, "the device was stopped")
+        finally:
+            waiting.cancel()
+        last = self.engine.last_error
+        raise Unknown(what, str(last) if last else f"no answer within {wait_s} s")
 
     # Sending
 
@@ -528,16 +537,19 @@ class Device:
             messages_max: how many at most.
             kinds: leave messages of other kinds where they are.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                while not self._untaken(kinds) and wait_s > 0:
-                    self.engine.arrived.clear()
-                    await self.engine.arrived.wait()
+        if wait_s > 0:
+            with suppress(Unknown):
+                await self._within(self._arrival(kinds), "receive", wait_s)
         names = self._untaken(kinds)
         messages = [message for message in map(self._message, names[:messages_max]) if message is not None]
         if take:
             self.mark_taken(messages)
         return messages
+
+    async def _arrival(self, kinds: Collection[ContentKind]) -> None:
+        while not self._untaken(kinds):
+            self.engine.arrived.clear()
+            await self.engine.arrived.wait()
 
     def _untaken(self, kinds: Collection[ContentKind]) -> list[bytes]:
         untaken = self.engine.inbox.untaken
@@ -657,7 +669,7 @@ class Device:
         known = self.state.pins.get(account)
         with self._store.step() as step:
             if known is not None:
-                self.state.sessions.drop(step, {entry.device_key for entry in known.entries})
+                self.state.sessions.drop(step, account, {entry.device_key for entry in known.entries})
             self.state.pins.forget(step, account)
         self.engine.outbox.unblock(account)
         self.engine.inbox.resolve_all()

@@ -7,11 +7,12 @@ restart, or a day offline, goes on where it was. The message is handed on only w
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from msgspec.structs import replace
 
 from client.attachments import Assembly, Manifest, decode_manifest
-from client.content import Content, unwrap_own_copy
+from client.content import Content, check_content, unwrap_own_copy
 from client.content import Kind as ContentKind
 from client.errors import Incomplete
 from client.records import KeptRow, Partial
@@ -22,7 +23,11 @@ from wire.codec import decode, encode
 from wire.errors import FormatError
 from wire.limits import ID_BYTES
 
-__all__ = ["Downloads", "Whole", "payload_of"]
+__all__ = ["INCOMPLETE_PER_ACCOUNT_MAX", "Downloads", "Whole", "payload_of"]
+
+INCOMPLETE_PER_ACCOUNT_MAX: Final = 1_000
+"""Large messages of one sender whose chunks have not come; each is up to 136 hints in memory, for up to 30 days."""
+LARGE_KINDS: Final = frozenset({ContentKind.EMAIL, ContentKind.CHAT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +62,8 @@ class Downloads:
         manifest = decode(Manifest, row.manifest, "manifest")
         self._rows[name] = row
         self._assemblies[name] = Assembly(manifest, row.message_id, row.account, row.have)
-        file_key = FileKey(manifest.file_key)
-        for index in range(manifest.chunk_count):
-            self._by_slot[file_key.hint(index)] = (name, index)
+        for index, slot in enumerate(_slots(manifest)):
+            self._by_slot[slot] = (name, index)
 
     def begin(self, step: Step, name: bytes, account: str, device_key: bytes, content: Content, expiry: int) -> None:
         """Take a manifest, within a step.
@@ -68,12 +72,16 @@ class Downloads:
             FormatError: it breaks a rule of section 8, or announces what is no message.
         """
         manifest = decode_manifest(content)
-        if manifest.kind not in {ContentKind.EMAIL, ContentKind.CHAT, ContentKind.OWN_COPY}:
+        if manifest.kind not in LARGE_KINDS and manifest.kind is not ContentKind.OWN_COPY:
             raise FormatError("manifest.kind", f"{manifest.kind.name.lower()} does not come in chunks")
         if manifest.kind is ContentKind.OWN_COPY and account != self._state.account:
             raise FormatError("own_copy", f"came from {account}, which is another account")
         if name in self._rows:
             return
+        if sum(row.account == account for row in self._rows.values()) >= INCOMPLETE_PER_ACCOUNT_MAX:
+            raise FormatError(
+                "manifest", f"is one too many of {account} whose chunks have not come", INCOMPLETE_PER_ACCOUNT_MAX
+            )
         row = Partial(
             account,
             device_key,
@@ -91,7 +99,8 @@ class Downloads:
 
     def slots(self, name: bytes) -> list[bytes]:
         """The hints of a message's chunks."""
-        return [slot for slot, (owner, _index) in self._by_slot.items() if owner == name]
+        slots = _slots(self._assemblies[name].manifest)
+        return [slot for index, slot in enumerate(slots) if self._by_slot.get(slot) == (name, index)]
 
     def find(self, body: bytes) -> tuple[bytes, int] | None:
         """The message and number of a chunk by its hint, or None."""
@@ -142,7 +151,11 @@ class Downloads:
         try:
             if own_copy:
                 inner, recipients = unwrap_own_copy(replace(content, payload=assembly.payload(read)))
+                if inner.kind not in LARGE_KINDS:
+                    raise FormatError("own_copy.kind", f"{inner.kind.name.lower()} does not come in chunks")
                 content = replace(inner, payload=b"")
+            elif manifest.kind is ContentKind.CHAT:
+                check_content(replace(content, payload=assembly.payload(read)))
             else:
                 assembly.pieces(read)
         except FormatError:
@@ -168,6 +181,12 @@ class Downloads:
         for slot in self.slots(name):
             del self._by_slot[slot]
         del self._rows[name], self._assemblies[name]
+
+
+def _slots(manifest: Manifest) -> list[bytes]:
+    # Computed, not looked for among those of all messages: a peer may announce ten thousand.
+    file_key = FileKey(manifest.file_key)
+    return [file_key.hint(index) for index in range(manifest.chunk_count)]
 
 
 def payload_of(state: State, name: bytes, row: KeptRow) -> bytes:

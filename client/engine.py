@@ -145,6 +145,9 @@ class Engine:
                 async with self._transport.connect(topic_up, topic_down) as channel:
                     self._packets.clear()
                     self.link.connect(self._mono_s())
+                    if self.link.up:
+                        # Whether the relay still knows the link is found out now, not at the next message.
+                        self.inbox.subscribe(self._mono_s())
                     await self._serve(channel, backoff)
             except TransportClosed as error:
                 self.last_error = error
@@ -279,6 +282,7 @@ class Engine:
             self.submits.on_refused(event)
             or self.outbox.on_lookup_refused(event)
             or self.enrolment.on_refused(event, now_s)
+            or self.inbox.on_refused(event)
         ):
             return
         what, future = self._asked.pop(event.ref, ("", None))

@@ -247,7 +247,7 @@ class Enrolment:
         assert fresh is not None, "a next version is new"
         with state.store.step() as step:
             gone = {entry.device_key for entry in state.own.entries} - {entry.device_key for entry in entries}
-            state.sessions.drop(step, gone)
+            state.sessions.drop(step, state.account, gone)
             state.pins.adopt(step, fresh, state.now_s)
             step.put(Kind.META, _LIST, encode(signed))
         self._publish()

@@ -28,8 +28,8 @@ from client.chat import notice_ids, notice_payloads
 from client.content import NO_REPLY, Content, decode_content, unwrap_own_copy
 from client.content import Kind as ContentKind
 from client.downloads import Downloads
-from client.errors import Alarm, BodyChanged
-from client.link import DeliveryEvent, Link
+from client.errors import Alarm, BodyChanged, NotEnrolled
+from client.link import DeliveryEvent, Link, RefusedEvent
 from client.outbox import Outbox, expiry_of
 from client.records import AckPending, BodyPin, KeptRow, Seen, Sent, Unresolved
 from client.sessions import Unopened, has_chunk_length
@@ -107,6 +107,7 @@ class Inbox:
         self._newest = 0
         self._subscription: int | None = None
         self._refetch = False
+        self._told_removed = False
         self._renewed_s = 0
         self._asked_s = float("-inf")
         self._arrived_s = float("-inf")
@@ -139,6 +140,17 @@ class Inbox:
         self._acks_done.extend(done)
         for envelope_id in done:
             self._acks.pop(envelope_id, None)
+
+    def on_refused(self, event: RefusedEvent) -> bool:
+        """The subscription was refused: the account's list names this device no more. False if it was none of these."""
+        if event.ref != self._subscription:
+            return False
+        error = NotEnrolled(f"the relay does not deliver to this device any more ({event.code.name.lower()})")
+        if not self._told_removed:
+            self._told_removed = True
+            with self._state.store.step() as step:
+                self._state.put_notice(step, error)
+        return True
 
     def on_delivery(self, event: DeliveryEvent, now_s: float) -> bool:
         """Take envelopes of the mailbox; whether there is anything new for the person.
@@ -349,19 +361,18 @@ class Inbox:
         if self.downloads.is_whole(name):
             try:
                 whole = self.downloads.finish(step, name)
+                self._keep(
+                    step,
+                    whole.account,
+                    whole.device_key,
+                    whole.content,
+                    recipients=whole.recipients,
+                    own_copy=whole.own_copy,
+                    pieces=whole.pieces,
+                    size=whole.size,
+                )
             except FormatError as error:
                 self._state.put_notice(step, error, name[-ID_BYTES:])
-                return token
-            self._keep(
-                step,
-                whole.account,
-                whole.device_key,
-                whole.content,
-                recipients=whole.recipients,
-                own_copy=whole.own_copy,
-                pieces=whole.pieces,
-                size=whole.size,
-            )
         return token
 
     # What does not open (yet)

@@ -218,6 +218,7 @@ class Link:
         self._hello_at_s = float("-inf")
         self._ready: list[bytes] = []
         self._asked: dict[int, _Asked] = {}
+        self._asked_bytes = 0
         self._under_way_bytes = 0
         self._next_ref = int.from_bytes(random(4), "big")
 
@@ -233,7 +234,7 @@ class Link:
     @property
     def asked_bytes(self) -> int:
         """Bytes of commands that wait for an answer, sent or not; a caller holds back while it is large."""
-        return sum(len(asked.encoded) for asked in self._asked.values())
+        return self._asked_bytes
 
     # Asking
 
@@ -247,13 +248,17 @@ class Link:
         encoded = encode(command_of(ref))
         if len(encoded) > _FRAME_ROOM_BYTES:
             raise FormatError("command", f"has {len(encoded)} bytes", _FRAME_ROOM_BYTES)
+        self._asked_bytes += len(encoded)
         self._asked[ref] = _Asked(encoded, due_s=float("-inf"), wait_s=RETRY_FIRST_MS / 1_000)
         return ref
 
     def settle(self, ref: int) -> None:
         """Repeat this command no more: it is answered, or nobody waits for it."""
         asked = self._asked.pop(ref, None)
-        if asked and asked.sent:
+        if asked is None:
+            return
+        self._asked_bytes -= len(asked.encoded)
+        if asked.sent:
             self._under_way_bytes -= len(asked.encoded)
 
     def is_asked(self, ref: int) -> bool:

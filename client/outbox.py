@@ -172,13 +172,13 @@ class Outbox:
         if row.large and not self.uploads.is_complete(step, key, row, account, entry):
             return
         sessions = self._state.sessions
-        if not sessions.can_send(entry.device_key):
+        if not sessions.can_send(account, entry.device_key):
             bundle = self._bundles.pop(entry.device_key, None)
             if bundle is None:
                 self._wait_for(account, name)
                 return
             try:
-                sessions.initiate(step, entry, bundle)
+                sessions.initiate(step, account, entry, bundle)
             except BlindpostError as error:
                 # A bundle that verifies and still starts no session: nothing has moved; another look-up gets another.
                 self._state.put_notice(step, error, accounts=(account,))
@@ -187,7 +187,7 @@ class Outbox:
         token = self._state.random(ID_BYTES)
         envelope_id = envelope_id_of(token)
         content = encode_content(self._content_for(key, row, token))
-        body = sessions.encrypt(step, entry.device_key, content, envelope_id)
+        body = sessions.encrypt(step, account, entry.device_key, content, envelope_id)
         prepared = Prepared(account, entry.device_key, token, Envelope(entry.mailbox, envelope_id, row.expiry, body))
         step.put(Kind.PREPARED, key, encode(prepared))
         if row.large:
@@ -249,7 +249,7 @@ class Outbox:
             with self._state.store.step() as step:
                 pins.adopt(step, fresh, self._state.now_s)
                 gone = {entry.device_key for entry in known.entries} if known else set()
-                self._state.sessions.drop(step, gone - {entry.device_key for entry in fresh.entries})
+                self._state.sessions.drop(step, account, gone - {entry.device_key for entry in fresh.entries})
                 self._replan(step, account, {entry.mailbox for entry in fresh.entries})
         return True
 

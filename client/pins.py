@@ -62,13 +62,6 @@ class Pins:
         """Every account that is known."""
         return tuple(self._accounts.values())
 
-    def account_of(self, device_key: bytes) -> str | None:
-        """The account whose newest list names this device, or None."""
-        return next(
-            (account for account, known in self._accounts.items() if known.devices.entry_of(device_key) is not None),
-            None,
-        )
-
     def check(self, signed: SignedList, account: str) -> PinnedAccount | None:
         """What is known of the account once this list is believed, or None where the list says nothing new.
 

@@ -1,8 +1,11 @@
 """The sessions of a device with other devices, as sealed rows and in memory (protocol.md sections 4.1 to 4.3).
 
 keys/ has the cryptography of one session, of a set, and the index by hints; this module keeps them durable. Each
-session is a row of its own, named by peer device and EK; the order of a peer's sessions is another. Rules:
+session is a row of its own, named by peer and EK; the order of a peer's sessions is another. Rules:
 
+* a peer is an account *and* a device key: a list shows that its account wants the device, not that the device wants the
+  account, so that two accounts may name one device key. What opens in a session is said by the account whose list the
+  session began with, and by nobody else who names the device;
 * whatever moves a session writes its row in the same step; a step that fails makes the caller load everything again;
 * a first message is accepted only from a device that its account's newest known list names, under the account key that
   is pinned (or pinned now, at first contact);
@@ -24,7 +27,8 @@ from keys.session import Session, opening_of_first
 from keys.session_set import SessionSet
 from wire.codec import Key, Record, decode, encode
 from wire.errors import BlindpostError
-from wire.identity import DeviceEntry
+from wire.hashing import KeyRole, hash32, typed
+from wire.identity import Account, DeviceEntry
 from wire.limits import CHUNK_BYTES_MIN, CHUNK_BYTES_STEP, HINT_SEARCH_MAX, KEY_BYTES
 from wire.prekeys import Bundle
 
@@ -35,11 +39,15 @@ __all__ = ["Opened", "Sessions", "Unopened", "has_chunk_length"]
 
 _Ref = tuple[bytes, bytes]
 _CHUNK_OVERHEAD_BYTES = 88
+# What looks like mail of a session and does not open may be anybody's junk: the EK of first bodies is no secret.
+_STALE_EVERY_S = 3_600
 
 
 class _Order(Record, frozen=True):
     """The peer's sessions, the one to send on last; `stale`: begin a new one for the next message."""
 
+    account: Account
+    device_key: Key
     ephemerals: tuple[Key, ...]
     stale: bool
 
@@ -68,6 +76,11 @@ class Unopened(Exception):
         super().__init__(str(why) if why else "no session for this hint")
 
 
+def _peer_name(account: str, device_key: bytes) -> bytes:
+    """What names a peer in rows and references: 32 bytes, whatever the account's length."""
+    return hash32("session-peer", typed(KeyRole.DEVICE, device_key) + account.encode("ascii"))
+
+
 def has_chunk_length(body_bytes: int) -> bool:
     """Whether a body of that length is a chunk: no ordinary or first body has such a length (section 4.4)."""
     chunk_bytes = body_bytes - _CHUNK_OVERHEAD_BYTES
@@ -84,7 +97,9 @@ class Sessions:
     def __init__(self, state: "State") -> None:
         self._state = state
         self._sets: dict[bytes, SessionSet] = {}
+        self._peers: dict[bytes, tuple[str, bytes]] = {}
         self._stale: set[bytes] = set()
+        self._failed_s: dict[bytes, int] = {}
         self._index: HintIndex[_Ref] = HintIndex()
         self.accepted_count = 0
         self._load()
@@ -98,7 +113,7 @@ class Sessions:
             if len(name) != KEY_BYTES:
                 continue
             order = decode(_Order, value, "session order")
-            peer = self._sets[name] = SessionSet()
+            peer = self._set_of(order.account, order.device_key)
             for ephemeral in order.ephemerals:
                 session = Session.from_bytes(rows[name + ephemeral], self._state.random)
                 peer.received(session)
@@ -106,32 +121,39 @@ class Sessions:
             if order.stale:
                 self._stale.add(name)
 
+    def _set_of(self, account: str, device_key: bytes) -> SessionSet:
+        name = _peer_name(account, device_key)
+        self._peers[name] = (account, device_key)
+        return self._sets.setdefault(name, SessionSet())
+
     # Sending
 
-    def can_send(self, device_key: bytes) -> bool:
+    def can_send(self, account: str, device_key: bytes) -> bool:
         """Whether there is a session to send on; else `initiate` first."""
-        return bool(self._sets.get(device_key)) and device_key not in self._stale
+        name = _peer_name(account, device_key)
+        return bool(self._sets.get(name)) and name not in self._stale
 
-    def initiate(self, step: Step, entry: DeviceEntry, bundle: Bundle) -> None:
-        """Begin a session with a device of a verified list, by a bundle whose signatures are verified.
+    def initiate(self, step: Step, account: str, entry: DeviceEntry, bundle: Bundle) -> None:
+        """Begin a session with a device of an account's verified list, by a bundle whose signatures are verified.
 
         Raises:
             HandshakeError: no session can begin with this bundle; nothing has moved.
         """
         session = Session.initiate(self._state.keys, self._state.own_list, entry, bundle, self._state.random)
-        peer = self._sets.setdefault(entry.device_key, SessionSet())
-        dropped = peer.began(session)
-        self._stale.discard(entry.device_key)
-        self._index.add((entry.device_key, session.ephemeral), session)
-        self._put(step, session, dropped)
-        self._put_order(step, entry.device_key)
+        name = _peer_name(account, entry.device_key)
+        dropped = self._set_of(account, entry.device_key).began(session)
+        self._stale.discard(name)
+        self._index.add((name, session.ephemeral), session)
+        self._put(step, name, session, dropped)
+        self._put_order(step, name)
 
-    def encrypt(self, step: Step, device_key: bytes, content: bytes, envelope_id: bytes) -> bytes:
-        """The body of a content for a device; the moved session is part of the step."""
-        session = self._sets[device_key].sending
+    def encrypt(self, step: Step, account: str, device_key: bytes, content: bytes, envelope_id: bytes) -> bytes:
+        """The body of a content for a device of an account; the moved session is part of the step."""
+        name = _peer_name(account, device_key)
+        session = self._sets[name].sending
         assert session is not None, "can_send was asked before"
         body = session.encrypt(content, envelope_id)
-        self._put(step, session, ())
+        self._put(step, name, session, ())
         return body
 
     # Receiving
@@ -150,26 +172,25 @@ class Sessions:
             ref = self._index.search(body, self._all(), HINT_SEARCH_MAX)
         if ref is None:
             raise Unopened(None)
-        account = self._state.pins.account_of(ref[0])
-        if account is None:
-            raise Unopened(SenderRefused("the device is on no list any more"))
+        account, device_key = self._peers[ref[0]]
+        known = self._state.pins.get(account)
+        if known is None or known.devices.entry_of(device_key) is None:
+            raise Unopened(SenderRefused("the device is not on its account's newest list any more"))
         session = self._sets[ref[0]][ref[1]]
         try:
             content = session.decrypt(body, envelope_id, self._state.now_s)
         except BlindpostError as error:
-            self.mark_stale(step, ref[0])
+            self._failed(step, ref[0])
             raise Unopened(error) from None
-        self._received(step, session, body)
-        return Opened(account, ref[0], content)
+        self._received(step, ref[0], session, body)
+        return Opened(account, device_key, content)
 
     def knows(self, head: bytes) -> bool:
         """Whether a body that begins like this is of a session that is known by now."""
         return self._index.find(head) is not None
 
     def _all(self) -> list[tuple[_Ref, Session]]:
-        return [
-            ((device_key, session.ephemeral), session) for device_key, peer in self._sets.items() for session in peer
-        ]
+        return [((name, session.ephemeral), session) for name, peer in self._sets.items() for session in peer]
 
     def _accept(self, step: Step, body: bytes, envelope_id: bytes) -> Opened:
         state = self._state
@@ -193,14 +214,15 @@ class Sessions:
         fresh = self._fresh_pin(inbound)
         if fresh is not None:
             state.pins.adopt(step, fresh, state.now_s)
-        peer = self._sets.setdefault(inbound.sender_device, SessionSet())
-        dropped = peer.received(session)
-        self._stale.discard(inbound.sender_device)
-        self._index.add((inbound.sender_device, session.ephemeral), session)
-        self._put(step, session, dropped)
-        self._put_order(step, inbound.sender_device)
+        account, device_key = inbound.sender_list.account, inbound.sender_device
+        name = _peer_name(account, device_key)
+        dropped = self._set_of(account, device_key).received(session)
+        self._stale.discard(name)
+        self._index.add((name, session.ephemeral), session)
+        self._put(step, name, session, dropped)
+        self._put_order(step, name)
         state.put_ring(step)
-        return Opened(inbound.sender_list.account, inbound.sender_device, accepted.content)
+        return Opened(account, device_key, accepted.content)
 
     def _check_sender(self, inbound: Inbound) -> None:
         """Called by keys/ before anything moves."""
@@ -219,14 +241,14 @@ class Sessions:
             # nothing, and `_check_sender` asks whether the device is still on the newest list.
             return None
 
-    def _received(self, step: Step, session: Session, body: bytes) -> None:
-        peer = self._sets[session.peer_device]
+    def _received(self, step: Step, name: bytes, session: Session, body: bytes) -> None:
+        peer = self._sets[name]
         before = peer.order
         dropped = peer.received(session)
-        self._index.received((session.peer_device, session.ephemeral), session, body)
-        self._put(step, session, dropped)
+        self._index.received((name, session.ephemeral), session, body)
+        self._put(step, name, session, dropped)
         if peer.order != before:
-            self._put_order(step, session.peer_device)
+            self._put_order(step, name)
 
     # Volunteering: nothing moves
 
@@ -246,44 +268,53 @@ class Sessions:
 
     # Ends
 
-    def mark_stale(self, step: Step, device_key: bytes) -> None:
-        """Begin a new session for the next message to this device."""
-        if device_key in self._sets and device_key not in self._stale:
-            self._stale.add(device_key)
-            self._put_order(step, device_key)
+    def _mark_stale(self, step: Step, name: bytes) -> None:
+        """Begin a new session for the next message to this peer."""
+        if name not in self._stale:
+            self._stale.add(name)
+            self._put_order(step, name)
 
-    def mark_all_stale(self, step: Step) -> list[bytes]:
-        """The same for every device: which one could not be opened is not known. Returns the devices."""
-        for device_key in self._sets:
-            self.mark_stale(step, device_key)
-        return list(self._sets)
+    def _failed(self, step: Step, name: bytes) -> None:
+        """A body that names a session does not open in it: the two states may have parted. At most once an hour."""
+        now_s = self._state.now_s
+        if now_s - self._failed_s.get(name, -_STALE_EVERY_S) >= _STALE_EVERY_S:
+            self._failed_s[name] = now_s
+            self._mark_stale(step, name)
 
-    def drop(self, step: Step, device_keys: set[bytes]) -> None:
-        """Forget every session with these devices: they left their account's list."""
-        for device_key in device_keys & set(self._sets):
-            for ephemeral in self._sets.pop(device_key).order:
-                self._index.remove((device_key, ephemeral))
-                step.delete(Kind.SESSION, device_key + ephemeral)
-            self._stale.discard(device_key)
-            step.delete(Kind.SESSION, device_key)
+    def mark_all_stale(self, step: Step) -> set[str]:
+        """Begin new sessions with every peer: which one could not be opened is not known. Returns their accounts."""
+        for name in self._sets:
+            self._mark_stale(step, name)
+        return {self._peers[name][0] for name in self._sets}
+
+    def drop(self, step: Step, account: str, device_keys: set[bytes]) -> None:
+        """Forget every session with these devices of an account: they left its list."""
+        for name in {_peer_name(account, device_key) for device_key in device_keys} & set(self._sets):
+            for ephemeral in self._sets.pop(name).order:
+                self._index.remove((name, ephemeral))
+                step.delete(Kind.SESSION, name + ephemeral)
+            del self._peers[name]
+            self._failed_s.pop(name, None)
+            self._stale.discard(name)
+            step.delete(Kind.SESSION, name)
 
     def sweep(self, step: Step) -> None:
         """Erase skipped keys whose time is over."""
-        for peer in self._sets.values():
+        for name, peer in self._sets.items():
             for session in peer:
                 if session.ratchet.expire(self._state.now_s):
-                    self._put(step, session, ())
+                    self._put(step, name, session, ())
 
     def all_sessions(self) -> list[Session]:
         """Every session, for client/volunteer.py."""
         return [session for peer in self._sets.values() for session in peer]
 
-    def _put(self, step: Step, session: Session, dropped: tuple[Session, ...]) -> None:
-        step.put(Kind.SESSION, session.peer_device + session.ephemeral, session.to_bytes())
+    def _put(self, step: Step, name: bytes, session: Session, dropped: tuple[Session, ...]) -> None:
+        step.put(Kind.SESSION, name + session.ephemeral, session.to_bytes())
         for old in dropped:
-            self._index.remove((old.peer_device, old.ephemeral))
-            step.delete(Kind.SESSION, old.peer_device + old.ephemeral)
+            self._index.remove((name, old.ephemeral))
+            step.delete(Kind.SESSION, name + old.ephemeral)
 
-    def _put_order(self, step: Step, device_key: bytes) -> None:
-        order = _Order(self._sets[device_key].order, device_key in self._stale)
-        step.put(Kind.SESSION, device_key, encode(order))
+    def _put_order(self, step: Step, name: bytes) -> None:
+        order = _Order(*self._peers[name], self._sets[name].order, name in self._stale)
+        step.put(Kind.SESSION, name, encode(order))

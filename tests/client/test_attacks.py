@@ -160,7 +160,7 @@ def test_a_bundle_of_a_device_that_is_on_no_list_is_passed_over(tmp_path: Path) 
         cheat(ana, add_bundle)
         await say(ana, "hello", BO)
         assert await heard(bo, 1) == ["hello"]
-        assert not ana.state.sessions.can_send(ghost.public)
+        assert not ana.state.sessions.can_send(BO, ghost.public)
         assert ana.notices() == []
         await leave(ana, bo)
 

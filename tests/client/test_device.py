@@ -210,6 +210,7 @@ def test_a_removed_device_gets_nothing_more(tmp_path: Path) -> None:
             await say(ana, "only one", BO)
             assert await heard(bo, 2) == ["both", "only one"]
             assert await phone.receive(120) == []
+            assert [notice.kind for notice in phone.notices()] == ["NotEnrolled"]
             with pytest.raises(FormatError, match="no device of this account"):
                 await bo.remove_device(phone.state.keys.public, wait_s=60)
         await leave(bo, phone)
@@ -456,5 +457,21 @@ def test_no_repr_shows_what_was_written(tmp_path: Path) -> None:
                 text = repr(shown)
                 assert ana.state.keys.signing.seed.hex() not in text
                 assert repr(ana.state.keys.signing.seed) not in text
+
+    run(scenario)
+
+
+def test_whoever_waits_is_told_when_the_device_itself_fails(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        world = World(tmp_path)
+        ana = await world.new(ANA).__aenter__()
+        await ana.enrolled(60)
+        ana.engine.outbox.pump = None  # type: ignore[method-assign, assignment]
+        with pytest.raises(TypeError):
+            await say(ana, "never", BO)
+        with pytest.raises(TypeError):
+            await ana.receive(60)
+        with pytest.raises(TypeError):
+            await ana.__aexit__(None, None, None)
 
     run(scenario)

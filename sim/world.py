@@ -27,8 +27,8 @@ from audit import Report, run
 from client.content import Kind
 from client.device import Device
 from client.errors import TransportClosed
-from client.records import HeldReceipt
 from client.transport import Channel
+from client.volunteer import Item, opening_items, receipt_items
 from keys.identity import TenantAdminKey
 from keys.prekeys import PrekeyRing
 from keys.vault import CHEAP_FOR_TESTS
@@ -132,8 +132,8 @@ class Evidence:
     """What people will give the verifier, and what a cheat would like to have: gathered when the devices stop."""
 
     canaries: list[Canary] = field(default_factory=list)
-    openings: list[list[object]] = field(default_factory=list)
-    receipts: dict[str, list[list[object]]] = field(default_factory=dict)
+    openings: list[Item] = field(default_factory=list)
+    receipts: dict[str, list[Item]] = field(default_factory=dict)
     secrets: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -144,11 +144,11 @@ class Evidence:
         """The file of commitments (section 12.1)."""
         return encode(["blindpost/v1/commitments", [[canary.commitment, canary.who] for canary in self.canaries]])
 
-    def volunteered(self, more: Sequence[list[object]] = ()) -> list[bytes]:
+    def volunteered(self, more: Sequence[Item] = ()) -> list[bytes]:
         """One file for each person (section 12.2): secrets, receipts, openings; and `more` of the absent one."""
         files = []
         for who in PEOPLE:
-            items: list[list[object]] = [[1, name, secret] for name, secret in self.secrets.get(who, [])]
+            items: list[Item] = [[1, name, secret] for name, secret in self.secrets.get(who, [])]
             items += self.receipts.get(who, [])
             items += [[4, canary.nonce, canary.text.encode()] for canary in self.canaries if canary.who == who]
             if who == ABSENT:
@@ -271,16 +271,10 @@ class World:
         for account in PEOPLE:
             device = Device.open(self.folder / account.partition("@")[0], _PASSPHRASE)
             try:
-                state = device.state
-                self.evidence.receipts[account] = [_receipt_item(held) for held in state.evidence.held()]
-                self.evidence.secrets[account] = [("device signing seed", state.keys.signing.seed)]
+                self.evidence.receipts[account] = receipt_items(device)
+                self.evidence.secrets[account] = [("device signing seed", device.state.keys.signing.seed)]
                 if account == ABSENT:
-                    self.evidence.openings = [
-                        [3, row.mailbox, row.envelope_id, *opening]
-                        for row in stored_envelopes(self.home.store_path)
-                        if row.mailbox == state.keys.mailbox
-                        and (opening := state.sessions.opening_of(row.body, row.envelope_id)) is not None
-                    ]
+                    self.evidence.openings = opening_items(device, stored_envelopes(self.home.store_path))
             finally:
                 device.close()
 
@@ -336,19 +330,3 @@ def letter(canary: Canary) -> bytes:
         "",
     )
     return "\r\n".join(lines).encode()
-
-
-def _receipt_item(held: HeldReceipt) -> list[object]:
-    return [
-        2,
-        held.header,
-        held.signature,
-        held.mailbox,
-        held.envelope_id,
-        held.expiry,
-        held.number,
-        held.leaf,
-        held.path,
-        held.body_hash,
-        held.token if held.withdrawn else b"",
-    ]

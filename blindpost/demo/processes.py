@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import relay
 from wire.errors import BlindpostError
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "since_boot",
 ]
 
-_ROOT: Final = Path(relay.__file__).resolve().parent.parent
+_ROOT: Final = Path(__file__).resolve().parents[2]
 _READY_S_MAX: Final = 30.0
 _END_S_MAX: Final = 10.0
 _LINE_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -164,16 +164,22 @@ async def audit(disclosure: Path, card: Path, commitments: Path, volunteered: Se
 
 
 @contextlib.asynccontextmanager
-async def controls() -> AsyncIterator["asyncio.Queue[dict[str, Any] | None]"]:
-    """Run `python -m sim.mutants` beside the block, with lower priority; the queue gets each result, then None."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sim.mutants", "--workers", "2"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        env=environment(),
-        limit=_LINE_BYTES_MAX,
-        start_new_session=True,
-    )
+async def controls(work: Path) -> AsyncIterator["asyncio.Queue[dict[str, Any] | None]"]:
+    """Run `python -m sim.mutants` beside the block, with lower priority; the queue gets each result, then None.
+
+    Args:
+        work: a folder for its worlds, which the caller removes.
+    """
+    with (work / "controls.errors").open("wb") as sink:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sim.mutants", "--workers", "2"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=sink,
+            env={**environment(), "TMPDIR": str(work)},
+            limit=_LINE_BYTES_MAX,
+            start_new_session=True,
+        )
     os.setpriority(os.PRIO_PROCESS, process.pid, 10)
     results: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
     reading = asyncio.create_task(_read_lines(process, results))
@@ -181,6 +187,9 @@ async def controls() -> AsyncIterator["asyncio.Queue[dict[str, Any] | None]"]:
         yield results
     finally:
         reading.cancel()
+        # It has workers, and they have relays that cheat: all are of the session that was made for it above.
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGTERM)
         await _end(process)
 
 

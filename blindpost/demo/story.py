@@ -104,7 +104,7 @@ async def _tell(stage: Stage, letters: list[Letter], left_out: int) -> int:
     if left_out:
         show.fact(f"{left_out} mails are left out: at most {LETTERS_MAX} are sent, each of at most 25 MiB")
     async with AsyncExitStack() as stack:
-        results = await stack.enter_async_context(controls())
+        results = await stack.enter_async_context(controls(stage.work))
         blind, leakage = await _blind(stage, letters)
         story, verdict = blind
         mutants, caught = await story.controls(results)

@@ -164,8 +164,9 @@ class Transcript:
                     yield step
             else:
                 yield step
-        except BaseException:
-            self.bad(f"{what}: failed", time.monotonic() - started_s)
+        except BaseException as error:
+            word = "failed" if isinstance(error, Exception) else "interrupted"
+            self.bad(f"{what}: {word}", time.monotonic() - started_s)
             raise
         self.good(step.result or what, time.monotonic() - started_s)
 

@@ -205,3 +205,22 @@ def test_an_address_in_use_ends_the_relay_with_a_reason_and_no_traceback(tmp_pat
     assert done.stdout == ""
     assert done.stderr.startswith("relay: listen: ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+async def test_sigterm_in_the_middle_of_traffic_ends_the_relay_every_time(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    for turn in range(8):
+        with RelayProcess(home) as relay:
+            async with hub_of(home) as hub:
+                ana = await enrolled(hub, device_of(home, f"ana{turn}"))
+                bob = await enrolled(hub, device_of(home, f"bob{turn}"))
+                submits = [asyncio.create_task(ana.submit(bob, [ana.mail_to(bob)])) for _ in range(8)]
+                await submits[turn]
+                status = await asyncio.to_thread(relay.stop)
+                assert status == (0, "", "")
+                for submit in submits:
+                    submit.cancel()
+                await asyncio.gather(*submits, return_exceptions=True)
+                await ana.stop()
+                await bob.stop()

@@ -1,6 +1,7 @@
 """The chapters of the blind relay: people, promises, mail, the order, the verdict, the controls."""
 
 import asyncio
+import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -322,6 +323,8 @@ class BlindStory:
             while (result := await results.get()) is not None:
                 told.append(result)
             step.done("every cheat has been tried")
+        page = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+        (self.stage.out / "controls.json").write_text(page, encoding="utf-8")
         rows = [("✓" if one["caught"] else "✗", one["name"], one["expected"], one["proof"]) for one in told]
         show.table(("", "cheat", "caught by", "the leak, as found without the verifier"), rows)
         caught = sum(one["caught"] for one in told)

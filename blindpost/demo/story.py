@@ -159,6 +159,7 @@ def _end(stage: Stage, result: _Result, seconds: float) -> None:
             (show.path.name, "this page"),
             ("disclosure/", "everything that the relay handed over"),
             ("report.html, report.json", "the verdict, for people and for programs"),
+            ("controls.json", "what came of each cheat"),
             ("volunteered/, commitments.msgpack, relay-card.toml", "what people gave the verifier"),
             ("historical/", "the same of the story with one key"),
         ),

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from blindpost.demo.stage import PEOPLE, Stage, size
 from blindpost.demo.story import run_demo
 from blindpost.demo.transcript import Transcript
 from blindpost.errors import UsageError
+from sim.mutants.catalogue import CATALOGUE
 from wire.codec import decode
 from wire.errors import FormatError
 from wire.hashing import label
@@ -248,7 +250,7 @@ def test_the_whole_story_with_ones_own_mail(tmp_path: Path) -> None:
         "BLIND: 18 checks passed",
         "all 8 canaries are in them",
         "reads those very texts, all 8 of them",
-        "25 mutants, 25 caught",
+        f"{len(CATALOGUE)} mutants, {len(CATALOGUE)} caught",
         "NOT BLIND: one key, given by one person, opens 8 of 8 envelopes",
         "all came out as it should",
     ):
@@ -256,6 +258,9 @@ def test_the_whole_story_with_ones_own_mail(tmp_path: Path) -> None:
     for name in ("report.html", "report.json", "commitments.msgpack", "relay-card.toml", "disclosure/memory/image.bin"):
         assert (out / name).stat().st_size
     assert (out / "historical" / "report.html").is_file()
+    told = json.loads((out / "controls.json").read_text(encoding="utf-8"))
+    assert {one["name"] for one in told} == {mutant.name for mutant in CATALOGUE}
+    assert all(one["caught"] and one["proof"] for one in told)
     assert (out.stat().st_mode & 0o777) == 0o700
     again = subprocess.run(
         [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from itertools import islice
 
 from audit import disclosure as names
 from audit.case import Case
@@ -21,6 +23,8 @@ ABOUT = About(
 )
 _MAP_LINE = re.compile(rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-])([w-])[x-][ps] [0-9a-f]+ \S+ ([0-9]+)\s*(.*)")
 MAILBOXES_LOOKED_FOR = 64
+# Pages of the kernel's own, in every process: its clock, and code that reads it.
+_KERNEL_NAMES = frozenset({b"[vvar]", b"[vvar_vclock]", b"[vsyscall]"})
 
 
 def check(case: Case, outcome: Outcome) -> None:
@@ -60,30 +64,63 @@ def check(case: Case, outcome: Outcome) -> None:
 
 
 def _check_maps(case: Case, outcome: Outcome) -> None:
-    """Every readable mapping of maps.txt lies in the table of ranges, but for read-only ones of files on the disk."""
-    covered = [(mapping.start, mapping.start + mapping.length) for mapping in case.mappings]
-    starts = {start for start, _ in covered}
-    left_out = files_left_out = file_bytes = 0
+    """Every byte of every readable mapping of maps.txt is in the image, but for read-only ones of files on the disk.
+
+    A range that begins where a mapping begins covers no more of it than it is long; one that "could not be read" covers
+    nothing, and the audit is incomplete without it.
+    """
+    given = [(mapping.start, mapping.start + mapping.length) for mapping in case.mappings if mapping.readable]
+    named = [(mapping.start, mapping.start + mapping.length) for mapping in case.mappings]
+    existing: list[tuple[int, int]] = []
+    left_out = left_out_bytes = files_left_out = file_bytes = unread = unread_bytes = 0
     for number, line in enumerate(case.disclosure.small(names.MAPS).splitlines(), start=1):
         match = _MAP_LINE.fullmatch(line)
         if match is None:
             outcome.fail(f"{names.MAPS}, line {number}", "is no line of a table of mappings")
-        elif match[3] == b"r" and int(match[1], 16) not in starts:
-            start, end = int(match[1], 16), int(match[2], 16)
-            if any(low <= start and end <= high for low, high in covered):
-                continue
-            if _is_program_file(match):
-                files_left_out += 1
-                file_bytes += end - start
-            else:
-                left_out += 1
+            continue
+        start, end = int(match[1], 16), int(match[2], 16)
+        existing.append((start, end))
+        if match[3] != b"r" or match[6] in _KERNEL_NAMES:
+            continue
+        missing, unnamed = _uncovered(start, end, given), _uncovered(start, end, named)
+        if unnamed == end - start and _is_program_file(match):
+            files_left_out += 1
+            file_bytes += end - start
+        elif unnamed:
+            left_out += 1
+            left_out_bytes += unnamed
+        elif missing:
+            unread += 1
+            unread_bytes += missing
     if files_left_out:
         outcome.note(
             f"{files_left_out} read-only mappings of files ({file_bytes:,} bytes) that {names.MAPS} names: programs "
             "and libraries, unchanged in memory by the word of who took the image"
         )
     if left_out:
-        outcome.fail(names.RANGES, f"leaves out {left_out} readable mappings of {names.MAPS}")
+        outcome.fail(
+            names.RANGES, f"leaves out {left_out} readable mappings of {names.MAPS}, {left_out_bytes:,} bytes of them"
+        )
+    if unread:
+        outcome.miss(
+            f"{unread_bytes:,} bytes in {unread} mappings that {names.MAPS} calls readable: they were not read"
+        )
+    existing.sort()
+    invented = sum(1 for start, end in given if _uncovered(start, end, existing))
+    if invented:
+        outcome.fail(names.RANGES, f"has {invented} ranges that are in no mapping of {names.MAPS}")
+
+
+def _uncovered(start: int, end: int, cover: list[tuple[int, int]]) -> int:
+    """How many bytes from `start` to `end` lie in none of the intervals, which are in order and do not overlap."""
+    missing = 0
+    for low, high in islice(cover, max(0, bisect_right(cover, (start, end)) - 1), None):
+        if start >= end or low >= end:
+            break
+        if high > start:
+            missing += max(0, low - start)
+            start = high
+    return missing + max(0, end - start)
 
 
 def _is_program_file(match: re.Match[bytes]) -> bool:

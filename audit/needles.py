@@ -119,11 +119,18 @@ class Finder:
                 hits.add(Hit(needle.subject, needle.form, start + at))
                 at = chunk.find(needle.needle, at + len(needle.needle))
 
+    def _streams_spent(self) -> bool:
+        return self.figures.streams >= STREAMS_MAX or self.figures.inflated_bytes >= INFLATED_BYTES_MAX
+
     def _search_streams(
         self, data: memoryview, chunk: bytes, start: int, known: frozenset[int], hits: set[Hit]
     ) -> None:
+        if self._streams_spent():
+            # Counted only: a file made of nothing but headers must not keep the verifier busy.
+            self.figures.streams_left_out += sum(chunk.count(header) for header in (*_ZLIB_HEADERS, _GZIP_HEADER))
+            return
         for at in _stream_starts(chunk):
-            if self.figures.streams >= STREAMS_MAX or self.figures.inflated_bytes >= INFLATED_BYTES_MAX:
+            if self._streams_spent():
                 self.figures.streams_left_out += 1
                 continue
             self.figures.streams += 1

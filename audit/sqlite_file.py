@@ -199,12 +199,20 @@ class SqliteFile:
             SqliteError: Whatever is not a well-formed tree of this file.
         """
         last_rowid: int | None = None
-        stack: list[Iterator[int]] = [iter((root,))]
+        stack: list[Iterator[tuple[int, int | None]]] = [iter(((root, None),))]
+        keys: list[int | None] = [None]
         while stack:
-            page = next(stack[-1], None)
-            if page is None:
+            # A key is at least as high as every row of its child and below the next; another would be a number for nobody.
+            key = keys.pop()
+            if key is not None:
+                if last_rowid is not None and last_rowid > key:
+                    raise SqliteError(table, f"a key {key} of an interior page, below row {last_rowid}")
+                last_rowid = key
+            page, key = next(stack[-1], (0, None))
+            if not page:
                 stack.pop()
                 continue
+            keys.append(key)
             if len(stack) > DEPTH_MAX:
                 raise SqliteError(table, f"a tree deeper than {DEPTH_MAX}")
             offset = self._take(page, table)
@@ -212,6 +220,7 @@ class SqliteFile:
             kind = self._data[offset + self._header_at(page)]
             if kind == INTERIOR:
                 stack.append(iter(self._read_interior(page, offset, table)))
+                keys.append(None)
             elif kind == LEAF:
                 for row in self._read_leaf(page, offset, table):
                     if last_rowid is not None and row.rowid <= last_rowid:
@@ -240,19 +249,26 @@ class SqliteFile:
                 raise SqliteError(f"{table}, page {page}", f"a cell at {pointer}, outside of the content area")
         return pointers, pointers_end, content
 
-    def _read_interior(self, page: int, offset: int, table: str) -> list[int]:
+    def _read_interior(self, page: int, offset: int, table: str) -> list[tuple[int, int | None]]:
         """Section 1.6, table interior page: 4-byte child pointer, varint key; rightmost pointer in the header."""
         pointers, pointers_end, content = self._cell_pointers(page, offset, 12, table)
-        children, used = [], []
+        children: list[tuple[int, int | None]] = []
+        used = []
         for pointer in pointers:
-            children.append(self._u32(offset + pointer))
-            _, end = read_varint(self._data, offset + pointer + 4, offset + PAGE_BYTES, table)
+            key, end = read_varint(self._data, offset + pointer + 4, offset + PAGE_BYTES, table)
+            children.append((self._child(offset + pointer, table), _signed(key)))
             used.append((pointer, end - offset))
             self.account.format_bytes += end - offset - pointer
-        children.append(self._u32(offset + self._header_at(page) + 8))
+        children.append((self._child(offset + self._header_at(page) + 8, table), None))
         self.account.format_bytes += pointers_end - self._header_at(page)
         self._account_page(page, offset, used, pointers_end, content, table)
         return children
+
+    def _child(self, at: int, table: str) -> int:
+        child = self._u32(at)
+        if not child:
+            raise SqliteError(table, f"page 0 is not among the {self.page_count} of the file")
+        return child
 
     def _read_leaf(self, page: int, offset: int, table: str) -> list[Row]:
         pointers, pointers_end, content = self._cell_pointers(page, offset, 8, table)
@@ -322,9 +338,7 @@ class SqliteFile:
         # A cell never takes less than 4 bytes, the size of the freeblock that it would leave (section 1.6).
         cell_end = max(end, offset + pointer + 4)
         head_bytes = at - offset - pointer + record_header_bytes + chain_bytes + cell_end - end
-        # SQLite integers are signed 64 bits.
-        signed = rowid - (1 << 64) if rowid >> 63 else rowid
-        return Row(signed, values, value_pieces, head_bytes, page), cell_end - offset
+        return Row(_signed(rowid), values, value_pieces, head_bytes, page), cell_end - offset
 
     @staticmethod
     def _local_bytes(payload_bytes: int) -> int:
@@ -390,3 +404,8 @@ class SqliteFile:
                     ((offset, offset + PAGE_BYTES), f"page {page}, which nothing refers to")
                 )
         return self.account
+
+
+def _signed(number: int) -> int:
+    """SQLite's integers are signed 64 bits; a varint holds them as unsigned."""
+    return number - (1 << 64) if number >> 63 else number

@@ -58,6 +58,8 @@ def test_streams_are_inflated_within_bounds(monkeypatch: pytest.MonkeyPatch) -> 
     finder = Finder([Needle(needle, 0, "UTF-8")], inflate=True)
     finder.search(memoryview(stream + stream))
     assert finder.figures.streams_left_out == 1
+    finder.search(memoryview(stream + stream))
+    assert finder.figures.streams_left_out == 3
 
 
 def test_hits_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

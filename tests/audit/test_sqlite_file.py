@@ -159,6 +159,10 @@ BENDS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         "is used twice",
     ),
     "a child outside of the file": (lambda it: put(it, interior(it) + 8, u32(10**9)), "is not among the"),
+    "a key that is below its rows": (
+        lambda it: put(it, first_cell(it, interior(it)) + 4, b"\1"),
+        "a key 1 of an interior page, below row",
+    ),
     "page zero": (lambda it: put(it, interior(it) + 8, u32(0)), "page 0 is not among the"),
     "a page of an index": (lambda it: put(it, leaf(it), b"\x0a"), "type 10 is no page of a table"),
     "more cells than fit": (lambda it: put(it, leaf(it) + 3, u16(4000)), "do not fit"),

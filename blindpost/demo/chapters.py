@@ -309,7 +309,10 @@ class BlindStory:
             show.quote(_NAMES[message.account], message.payload.decode())
         same = sum(any(letter.same_bytes(payload) for payload in payloads) for letter in self.sent_to_absent)
         if self.sent_to_absent:
-            self.stage.expect(same == len(self.sent_to_absent), f"and her {same} mails, byte for byte")
+            count = len(self.sent_to_absent)
+            self.stage.expect(
+                same == count, f"and her {same} mails, byte for byte", f"{same} of her {count} mails are the same"
+            )
 
     # ---- chapter: the controls
 

@@ -1,6 +1,7 @@
 """The demonstration: its parts, and the whole story from end to end."""
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -9,14 +10,16 @@ import subprocess
 import sys
 import time
 import unicodedata
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from blindpost.demo import canaries
-from blindpost.demo.letters import LETTERS_MAX, contract_signature, own_letters, sample_letters
+from blindpost.demo import canaries, story
+from blindpost.demo.letters import LETTERS_MAX, Letter, contract_signature, own_letters, sample_letters
 from blindpost.demo.pipes import Ask, Process, RemoteError, read_message, write_message
 from blindpost.demo.processes import environment, since_boot
 from blindpost.demo.stage import PEOPLE, Stage, size
@@ -276,20 +279,47 @@ def test_the_whole_story_with_ones_own_mail(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_what_does_not_come_out_is_told_and_ends_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte that changed on the way, a mutant that escaped, a receipt that is missing: the story must not end well."""
+
+    @contextlib.asynccontextmanager
+    async def one_escapes(work: Path) -> AsyncIterator["asyncio.Queue[dict[str, Any] | None]"]:
+        results: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        escaped = {"name": "x", "expected": "log.grammar", "proof": "there", "caught": False}
+        results.put_nowait({**escaped, "problem": "", "caught_by": ["store.schema"]})
+        results.put_nowait(None)
+        yield results
+
+    monkeypatch.setattr(story, "controls", one_escapes)
+    monkeypatch.setattr(Letter, "same_bytes", lambda self, arrived: arrived == self.raw + b"!")
+    (tmp_path / "a.eml").write_bytes(b"Subject: x\r\n\r\nhello\r\n")
+    screen = io.StringIO()
+    assert run_demo(Options(mail=[tmp_path / "a.eml"], out=tmp_path / "out"), screen) == 1
+    page = screen.getvalue()
+    assert "3 things did not come out as they should" in page
+    end = page[page.index("3 things did not") :]
+    assert "only 0 of 2 are the same" in end
+    assert "0 of her 1 mails are the same" in end
+    assert "not so: 1 mutants, 0 caught" in end
+    assert "all came out as it should" not in page
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_ctrl_c_leaves_no_process_and_no_home(tmp_path: Path) -> None:
     environ = {**environment(), "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "blindpost", "demo", "--out", str(tmp_path / "out")]
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as story:
-        assert story.stdout is not None
-        for line in story.stdout:
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as teller:
+        assert teller.stdout is not None
+        for line in teller.stdout:
             if "What people write" in line:
                 break
-        children = _descendants(story.pid)
+        children = _descendants(teller.pid)
         assert len(children) >= 3
-        story.send_signal(signal.SIGINT)
-        _, errors = story.communicate(timeout=60)
-    assert story.returncode == 130
+        teller.send_signal(signal.SIGINT)
+        _, errors = teller.communicate(timeout=60)
+    assert teller.returncode == 130
     assert "Traceback" not in errors
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists() and _state(pid) != "Z"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

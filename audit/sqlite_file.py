@@ -202,7 +202,7 @@ class SqliteFile:
         stack: list[Iterator[tuple[int, int | None]]] = [iter(((root, None),))]
         keys: list[int | None] = [None]
         while stack:
-            # A key is at least as high as every row of its child and below the next; another would be a number for nobody.
+            # A key is at least as high as every row of its child, and below the next row.
             key = keys.pop()
             if key is not None:
                 if last_rowid is not None and last_rowid > key:

@@ -501,21 +501,23 @@ class Device:
             Unknown: no answer within `wait_s` seconds; ask again.
         """
         engine = self.engine
+        pairs = engine.submits.withdraw(engine.outbox.names_of(message_id))
         with self._store.step() as step:
             engine.outbox.withdraw(step, message_id)
-        by_mailbox: dict[bytes, list[HeldReceipt]] = {}
-        for held in self.receipts_of(message_id):
-            by_mailbox.setdefault(held.mailbox, []).append(held)
+        pairs += [(held.mailbox, held.token) for held in self.receipts_of(message_id)]
+        by_mailbox: dict[bytes, list[bytes]] = {}
+        for mailbox, token in pairs:
+            by_mailbox.setdefault(mailbox, []).append(token)
         asked = []
-        for mailbox, all_held in by_mailbox.items():
-            for start in range(0, len(all_held), TOKENS_PER_ACK_MAX):
-                tokens = tuple(held.token for held in all_held[start : start + TOKENS_PER_ACK_MAX])
+        for mailbox, all_tokens in by_mailbox.items():
+            for start in range(0, len(all_tokens), TOKENS_PER_ACK_MAX):
+                tokens = tuple(all_tokens[start : start + TOKENS_PER_ACK_MAX])
                 asked.append(engine.ask("withdraw", _withdraw(mailbox, tokens)))
         await self._within(_all(asked), "withdraw", wait_s)
         with self._store.step() as step:
             for held in self.receipts_of(message_id):
                 self.state.evidence.keep(step, replace(held, withdrawn=True))
-        return sum(len(all_held) for all_held in by_mailbox.values())
+        return len(pairs)
 
     # Receiving
 

@@ -318,9 +318,13 @@ class Outbox:
         self._drop(step, name, failed=True)
         self.outcomes.append(Outcome(name, error))
 
+    def names_of(self, message_id: bytes) -> set[bytes]:
+        """The rows of a message that are not done."""
+        return {name for name, row in self.outgoing.items() if row.message_id == message_id}
+
     def withdraw(self, step: Step, message_id: bytes) -> None:
         """Take back what has not left yet, within a step."""
-        for name in [name for name, row in self.outgoing.items() if row.message_id == message_id]:
+        for name in self.names_of(message_id):
             self._drop(step, name, failed=False)
             self.outcomes.append(Outcome(name, None))
 

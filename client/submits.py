@@ -189,6 +189,31 @@ class Submits:
         self._submit(under_way.account, items[:half])
         self._submit(under_way.account, items[half:])
 
+    def withdraw(self, names: set[bytes]) -> list[tuple[bytes, bytes]]:
+        """Stop repeating what belongs to these outgoing rows; mailbox and ack token of each that may have arrived.
+
+        A withdrawal that follows on the same link is read after the submit or instead of it: frames only go forward.
+        """
+        tokens = []
+        for ref, under_way in list(self._under_way.items()):
+            items = self._open_items(under_way)
+            if not any(item.key[:ID_BYTES] in names for item in items):
+                continue
+            del self._under_way[ref]
+            self._link.settle(ref)
+            for item in items:
+                if item.key[:ID_BYTES] in names:
+                    tokens.append((item.prepared.envelope.mailbox, item.prepared.token))
+                else:
+                    self._requeue(item)
+        return tokens
+
+    def _requeue(self, item: _Item) -> None:
+        if item.chunk is not None:
+            self._outbox.uploads.again(item.key, item.chunk)
+        elif item.key in self._outbox.prepared:
+            self._outbox.fresh.append(item.key)
+
     def _on_stale(self, under_way: _UnderWay, attachment: bytes) -> None:
         try:
             signed = decode(SignedList, attachment, "stale_list attachment")
@@ -202,10 +227,7 @@ class Submits:
             # The relay calls the list stale that it shows as current: asking again would go round for ever.
             self._outbox.block(under_way.account, Refused(f"submit to {under_way.account}", RefusalCode.STALE_LIST))
         for item in self._open_items(under_way):
-            if item.chunk is not None:
-                self._outbox.uploads.again(item.key, item.chunk)
-            elif item.key in self._outbox.prepared:
-                self._outbox.fresh.append(item.key)
+            self._requeue(item)
 
     def _on_conflict(self, step: Step, item: _Item) -> None:
         name = item.key[:ID_BYTES]

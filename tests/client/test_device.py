@@ -336,6 +336,32 @@ def test_a_withdrawn_message_never_arrives(tmp_path: Path) -> None:
     run(scenario)
 
 
+def test_a_message_that_is_withdrawn_while_it_is_under_way_never_arrives_and_others_do(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        world = World(tmp_path)
+        async with world.new(ANA) as ana, world.new(BO) as bo:
+            await bo.enrolled(60)
+            await say(ana, "before", BO)
+            chats = [ana.compose(Kind.CHAT, text, [BO]) for text in (b"stays", b"goes", b"stays too")]
+            for chat in chats:
+                ana.post(chat, [BO])
+            # The submit has left, and no receipt is in yet.
+            await asyncio.sleep(0.0005)
+            assert ana.engine.link.asked_bytes > 0
+            assert await ana.withdraw(chats[1].message_id, wait_s=60) == 1
+            texts = await heard(bo, 3)
+            assert texts[0] == "before"
+            assert {"stays", "stays too"} <= set(texts) | {m.payload.decode() for m in await bo.receive(30)}
+            await ana.idle(60)
+            await asyncio.sleep(30)
+            assert world.held() == 0
+            status = ana.status(chats[1].message_id)
+            assert status is not None
+            assert not status.failed
+
+    run(scenario)
+
+
 def test_messages_that_were_not_taken_are_returned_again_and_taken_ones_are_not(tmp_path: Path) -> None:
     async def scenario() -> None:
         world = World(tmp_path)

@@ -2,7 +2,8 @@
 
     device                                   relay
     begin_hello ──────── hello ────────▶ answer_hello
-    accept_welcome ◀──── welcome ─────── (signed by the relay)
+    accept_welcome ◀──── welcome ─────── (signed by the relay; a gateway takes it by open_welcome and prove_packet, and
+                                          its devices sign by check_welcome and sign_proof)
         └─────────────── prove ────────▶ accept_prove        (signed by each device, under the link's key)
     FrameOpener ◀─────── frame 1: linked, …                   (confirms the keys to the device)
 
@@ -42,6 +43,7 @@ __all__ = [
     "PROVE",
     "UNKNOWN_LINK",
     "WELCOME",
+    "DeviceProof",
     "FrameOpener",
     "FrameSealer",
     "LinkKeys",
@@ -51,9 +53,14 @@ __all__ = [
     "accept_welcome",
     "answer_hello",
     "begin_hello",
+    "check_welcome",
     "link_id_of",
+    "open_welcome",
     "packet_kind",
+    "prove_packet",
+    "sign_proof",
     "unknown_link",
+    "verify_proof",
 ]
 
 HELLO: Final = 1
@@ -224,6 +231,63 @@ def answer_hello(
     return PendingLink(keys), bytes((WELCOME,)) + encode(welcome)
 
 
+def check_welcome(
+    relay_id: bytes, first_key: bytes, hello: bytes, packet: bytes
+) -> tuple[bytes, list[RotationRecord], bytes]:
+    """Whether this card's relay answered that hello: the transcript, the relay's verified rotations, its ephemeral key.
+
+    It takes no secret: a device behind a gateway checks by it what the gateway asks it to sign.
+
+    Args:
+        relay_id: of the relay's card.
+        first_key: the signing key on the card.
+        hello: the hello that was sent, without its packet byte.
+        packet: the welcome packet.
+
+    Raises:
+        FormatError: not a hello to this relay, or not a welcome.
+        SignatureError: the relay of this card did not sign it.
+    """
+    if decode(Hello, hello, "hello").relay_id != relay_id:
+        raise FormatError("hello", "is to another relay")
+    welcome = decode(Welcome, packet[1:], "welcome")
+    core = decode(WelcomeCore, welcome.core, "welcome")
+    chain = follow_rotations(first_key, welcome.rotations)
+    transcript = _transcript(relay_id, hello, welcome.core)
+    verify(chain[-1].new_key if chain else first_key, "link-relay", transcript, welcome.signature)
+    return transcript, chain, core.ephemeral
+
+
+def open_welcome(pending: PendingHello, first_key: bytes, packet: bytes) -> tuple[LinkKeys, list[RotationRecord]]:
+    """The first half of `accept_welcome`: the link's keys and the relay's verified rotations; `prove_packet` is next.
+
+    Raises:
+        FormatError: not a welcome, or a key of small order.
+        SignatureError: the relay of this card did not sign it.
+    """
+    transcript, chain, ephemeral = check_welcome(pending.relay_id, first_key, pending.hello, packet)
+    return pending.agree(transcript, ephemeral), chain
+
+
+def sign_proof(device: SigningKey, transcript: bytes) -> bytes:
+    """A device's signature that lets whoever holds the link's keys speak for it on this link, and on no other."""
+    return device.sign("link-device", transcript)
+
+
+def verify_proof(device_key: bytes, transcript: bytes, signature: bytes) -> None:
+    """Check what `sign_proof` makes.
+
+    Raises:
+        SignatureError: that device did not sign that transcript.
+    """
+    verify(device_key, "link-device", transcript, signature)
+
+
+def prove_packet(keys: LinkKeys, proofs: Sequence[DeviceProof]) -> bytes:
+    """The prove packet of a link that speaks for the devices of these proofs, 1 to 256."""
+    return bytes((PROVE,)) + keys.link_id + crypto_secretbox(encode(list(proofs)), _nonce(0), keys.up_key)
+
+
 def accept_welcome(
     pending: PendingHello, first_key: bytes, packet: bytes, devices: Sequence[SigningKey]
 ) -> tuple[LinkKeys, list[RotationRecord], bytes]:
@@ -239,15 +303,9 @@ def accept_welcome(
         FormatError: not a welcome, or a key of small order.
         SignatureError: the relay of this card did not sign it.
     """
-    welcome = decode(Welcome, packet[1:], "welcome")
-    core = decode(WelcomeCore, welcome.core, "welcome")
-    chain = follow_rotations(first_key, welcome.rotations)
-    transcript = _transcript(pending.relay_id, pending.hello, welcome.core)
-    verify(chain[-1].new_key if chain else first_key, "link-relay", transcript, welcome.signature)
-    keys = pending.agree(transcript, core.ephemeral)
-    proofs = encode([DeviceProof(device.public, device.sign("link-device", transcript)) for device in devices])
-    sealed = crypto_secretbox(proofs, _nonce(0), keys.up_key)
-    return keys, chain, bytes((PROVE,)) + keys.link_id + sealed
+    keys, chain = open_welcome(pending, first_key, packet)
+    proofs = [DeviceProof(device.public, sign_proof(device, keys.transcript)) for device in devices]
+    return keys, chain, prove_packet(keys, proofs)
 
 
 def accept_prove(pending: PendingLink, packet: bytes) -> tuple[bytes, ...]:
@@ -267,7 +325,7 @@ def accept_prove(pending: PendingLink, packet: bytes) -> tuple[bytes, ...]:
     if len(set(device_keys)) != len(device_keys):
         raise FormatError("prove", "names a device twice")
     for proof in proofs:
-        verify(proof.device_key, "link-device", keys.transcript, proof.signature)
+        verify_proof(proof.device_key, keys.transcript, proof.signature)
     return device_keys
 
 

@@ -123,7 +123,7 @@ class Case:
 
     @cached_property
     def search(self) -> SearchResult:
-        """Search every file for every canary and secret, in one pass.
+        """Search every file for every canary and secret, in one pass, and each column of the store as one text.
 
         Subjects are positions: canaries first, then secrets.
         """
@@ -137,6 +137,11 @@ class Case:
             needles.extend(Needle(needle, subject, form) for form, needle in subject_forms)
         finder = Finder(needles, inflate=True)
         hits = {path: finder.search(view) for path, view in self.disclosure.files.items()} if needles else {}
+        if needles and self.store is not None:
+            # A text cut into 16-byte ids stands in no file as a whole.
+            for name, values in self.store.column_texts():
+                if found := finder.search(memoryview(values)):
+                    hits[f"{names.STORE}, {name}, row after row"] = found
         return SearchResult(hits, finder.figures, len(needles), tuple(not_searched))
 
     def place(self, path: str, offset: int) -> str:

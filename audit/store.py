@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from audit.crypto import body_kinds
@@ -109,6 +110,21 @@ class Store:
         """Read a body again from the file."""
         return join(self.data, row.pieces)
 
+    def column_texts(self) -> Iterator[tuple[str, bytes]]:
+        """Name, and all values one after the other, of each column: what is cut into rows is whole again.
+
+        Of bodies only hint, key commitment and nonce, which no key binds to a text; integers without leading zeros.
+        """
+        for table, rows in self.tables.items():
+            for column in TABLES[table] if rows else ():
+                yield f"{table}.{column.name}", b"".join(_value_bytes(row.values[column.name]) for row in rows)
+        for column in TABLES["envelopes"] if self.envelopes else ():
+            if column.name != "body":
+                values = b"".join(_value_bytes(getattr(row, column.name)) for row in self.envelopes)
+                yield f"envelopes.{column.name}", values
+        for part, start, end in (("hint", 0, 16), ("key commitment", 16, 48), ("nonce", 48, 72)):
+            yield f"envelopes.body, {part}", b"".join(row.body_head[start:end] for row in self.envelopes)
+
     def outside_ciphertext(self) -> list[Piece]:
         """The parts of the file that hold no body, in order."""
         parts, position = [], 0
@@ -119,6 +135,12 @@ class Store:
         if position < len(self.data):
             parts.append((position, len(self.data)))
         return parts
+
+
+def _value_bytes(value: int | str | bytes) -> bytes:
+    if isinstance(value, int):
+        return value.to_bytes((value.bit_length() + 7) // 8, "big")
+    return value.encode() if isinstance(value, str) else value
 
 
 def read_store(data: memoryview) -> Store:

@@ -12,9 +12,10 @@ CANARIES = About(
     "no text that people sent is found in store, log, configuration or memory",
     "The texts, whole or in part, stand nowhere in the disclosure: as UTF-8, UTF-16, UTF-32 (where Python keeps "
     "it so), Latin-1, hexadecimal, base64 at any "
-    "alignment, quoted-printable, percent-encoded, JSON, reversed, or in a zlib or gzip stream.",
-    "Texts that nobody volunteered, and encodings not in this list, a cipher among them: searches for keys and "
-    "receipts speak to that.",
+    "alignment, quoted-printable, percent-encoded, JSON, reversed, or in a zlib or gzip stream; nor cut into the rows "
+    "of one column of the store.",
+    "Texts that nobody volunteered, texts cut up in another way, and encodings not in this list, a cipher among them: "
+    "searches for keys and receipts speak to that.",
     "12",
 )
 SECRETS = About(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from audit.case import Case
 from audit.checks.commits import REASON_ACKED, REASON_CLOSED, REASON_WITHDRAWN, leaf_of
 from audit.crypto import envelope_id_of
-from audit.errors import AuditError
+from audit.errors import AuditError, EvidenceError
 from audit.manifest import Header, read_header
 from audit.material import ReceiptItem
 from audit.merkle import verify_inclusion
@@ -60,6 +60,10 @@ def _verify(case: Case, item: ReceiptItem) -> Header:
     """
     assert case.key_ring is not None
     header = read_header(item.header, "receipt header")
+    card = case.card or case.disclosed_card
+    if card is not None and (header.relay_id, header.partition) != (card.relay_id, card.partition):
+        # A relay signs each partition's chain with one key: beside this one, another's would look forked.
+        raise EvidenceError("receipt header", "is another relay's or partition's")
     case.key_ring.verify_header(header, item.signature)
     leaf = leaf_of(item.mailbox, item.envelope_id, item.expiry, item.number, item.body_hash)
     path = [item.path[i : i + 32] for i in range(0, len(item.path), 32)]

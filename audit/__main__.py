@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from audit.controls import read_controls
 from audit.errors import DisclosureError, EvidenceError
 from audit.report_html import render_html
 from audit.report_json import render_json
@@ -61,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--canary-file", metavar="FILE", action="append", default=[], help="texts to look for, one a line"
     )
+    parser.add_argument(
+        "--controls", metavar="FILE", help="the mutants that this verifier was tried on, one JSON object a line"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--html", metavar="FILE", help="write the report as one HTML page")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
@@ -84,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             volunteered=[Path(name) for name in options.volunteered],
             commitments=[Path(name) for name in options.commitments],
             canaries=[Path(name) for name in options.canary_file],
+            controls=read_controls(Path(options.controls)) if options.controls else None,
             progress=_progress if show_progress else None,
         )
         if show_progress:

@@ -53,6 +53,7 @@ class BlindStory:
     letters: list[Letter]
     sent_to_absent: list[Letter] = field(default_factory=list)
     envelopes: int = 0
+    cheats: list[dict[str, Any]] = field(default_factory=list)
     _contracts: list[bytes] = field(default_factory=list)
 
     @property
@@ -62,6 +63,10 @@ class BlindStory:
     @property
     def _commitments(self) -> Path:
         return self.stage.out / "commitments.msgpack"
+
+    @property
+    def _controls(self) -> Path:
+        return self.stage.out / "controls.jsonl"
 
     @property
     def disclosure(self) -> Path:
@@ -249,7 +254,7 @@ class BlindStory:
 
     # ---- chapter: the verdict
 
-    async def verdict(self) -> Verdict:
+    async def verdict(self, results: "asyncio.Queue[dict[str, Any] | None]") -> Verdict:
         """Let people volunteer, audit, open the commitments, and let Chloe come back and read."""
         show = self.stage.transcript
         show.chapter("The verdict")
@@ -264,8 +269,9 @@ class BlindStory:
             step.done("people give the verifier " + ", ".join(f"{count} {kind}" for kind, count in given.items()))
         show.fact(words.SECRETS)
         files = sorted(folder.iterdir())
+        await self.tried(results)
         with show.step("the verifier reads everything") as step:
-            found = await audit(self.disclosure, self._card, self._commitments, files, self.stage.out)
+            found = await audit(self.disclosure, self._card, self._commitments, files, self.stage.out, self._controls)
             step.done(f"the verifier (process {found.pid}) has read everything")
         marks = {"passed": "✓", "FAILED": "✗", "missing": "?", "not run": "-"}
         rows = [(marks[check["status"]], check["id"], check["evidence"]) for check in found.report["checks"]]
@@ -273,6 +279,7 @@ class BlindStory:
         show.blank()
         self.stage.expect(found.exit_status == 0, f"{found.word}: {found.report['headline']}")
         self._tell_failures(found)
+        show.fact("the report has the cheats that the verifier was tried on; chapter 7 tells them")
         openings = found.check("evidence.openings")["figures"]
         self.stage.expect(
             openings.get("keys", 0) > 0
@@ -316,18 +323,21 @@ class BlindStory:
 
     # ---- chapter: the controls
 
-    async def controls(self, results: "asyncio.Queue[dict[str, Any] | None]") -> tuple[int, int]:
+    async def tried(self, results: "asyncio.Queue[dict[str, Any] | None]") -> None:
+        """Wait for what came of the cheats that run beside the story: the verdict is told with them."""
+        with self.stage.transcript.step("the verifier is tried on cheats") as step:
+            while (result := await results.get()) is not None:
+                self.cheats.append(result)
+            step.done(f"beside this story, the verifier was tried on {len(self.cheats)} relays and clients that cheat")
+        lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in self.cheats)
+        self._controls.write_text(lines, encoding="utf-8")
+
+    def controls(self) -> tuple[int, int]:
         """Tell what came of the cheats; returns how many there were, and how many were caught."""
         show = self.stage.transcript
         show.chapter("Would it have noticed?")
         show.say(words.CONTROLS)
-        told: list[dict[str, Any]] = []
-        with show.step("the cheats are tried") as step:
-            while (result := await results.get()) is not None:
-                told.append(result)
-            step.done("every cheat has been tried")
-        page = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
-        (self.stage.out / "controls.json").write_text(page, encoding="utf-8")
+        told = self.cheats
         rows = [("✓" if one["caught"] else "✗", one["name"], one["expected"], one["proof"]) for one in told]
         show.table(("", "cheat", "caught by", "the leak, as found without the verifier"), rows)
         caught = sum(one["caught"] for one in told)

@@ -133,7 +133,14 @@ def since_boot(pid: int) -> float:
     return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
-async def audit(disclosure: Path, card: Path, commitments: Path, volunteered: Sequence[Path], out: Path) -> Verdict:
+async def audit(
+    disclosure: Path,
+    card: Path,
+    commitments: Path,
+    volunteered: Sequence[Path],
+    out: Path,
+    controls_file: Path | None = None,
+) -> Verdict:
     """Run `python -m audit` on a disclosure; writes report.json and report.html into `out`.
 
     Raises:
@@ -144,6 +151,7 @@ async def audit(disclosure: Path, card: Path, commitments: Path, volunteered: Se
         *(sys.executable, "-m", "audit", str(disclosure), "--relay-card", str(card)),
         *("--commitments", str(commitments), "--volunteered", *(str(path) for path in volunteered)),
         *("--json", "--html", str(out / "report.html"), "--quiet"),
+        *(("--controls", str(controls_file)) if controls_file else ()),
     ]
     process = await asyncio.create_subprocess_exec(
         *command,

@@ -10,7 +10,7 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from blindpost.demo import words
 from blindpost.demo.chapters import BlindStory
@@ -105,18 +105,19 @@ async def _tell(stage: Stage, letters: list[Letter], left_out: int) -> int:
         show.fact(f"{left_out} mails are left out: at most {LETTERS_MAX} are sent, each of at most 25 MiB")
     async with AsyncExitStack() as stack:
         results = await stack.enter_async_context(controls(stage.work))
-        blind, leakage = await _blind(stage, letters)
-        story, verdict = blind
-        mutants, caught = await story.controls(results)
+        story, verdict = await _blind(stage, letters, results)
+        mutants, caught = story.controls()
         historical = await _historical(stage)
     show.chapter("What the relay did see")
     show.say(words.SEEN)
-    stage.leakage_table(leakage.report)
+    stage.leakage_table(verdict.report)
     _end(stage, _Result(verdict, historical, mutants, caught), time.monotonic() - started_s)
     return ExitStatus.OK if not stage.failures else ExitStatus.NOT_BLIND
 
 
-async def _blind(stage: Stage, letters: list[Letter]) -> tuple[tuple[BlindStory, Verdict], Verdict]:
+async def _blind(
+    stage: Stage, letters: list[Letter], results: "asyncio.Queue[dict[str, Any] | None]"
+) -> tuple[BlindStory, Verdict]:
     show = stage.transcript
     show.chapter("The relay")
     async with AsyncExitStack() as stack:
@@ -133,8 +134,7 @@ async def _blind(stage: Stage, letters: list[Letter]) -> tuple[tuple[BlindStory,
         await story.promises()
         await story.messages()
         await story.order()
-        verdict = await story.verdict()
-        return (story, verdict), verdict
+        return story, await story.verdict(results)
 
 
 async def _historical(stage: Stage) -> Verdict:
@@ -159,7 +159,7 @@ def _end(stage: Stage, result: _Result, seconds: float) -> None:
             (show.path.name, "this page"),
             ("disclosure/", "everything that the relay handed over"),
             ("report.html, report.json", "the verdict, for people and for programs"),
-            ("controls.json", "what came of each cheat"),
+            ("controls.jsonl", "what came of each cheat"),
             ("volunteered/, commitments.msgpack, relay-card.toml", "what people gave the verifier"),
             ("historical/", "the same of the story with one key"),
         ),

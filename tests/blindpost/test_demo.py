@@ -261,9 +261,11 @@ def test_the_whole_story_with_ones_own_mail(tmp_path: Path) -> None:
     for name in ("report.html", "report.json", "commitments.msgpack", "relay-card.toml", "disclosure/memory/image.bin"):
         assert (out / name).stat().st_size
     assert (out / "historical" / "report.html").is_file()
-    told = json.loads((out / "controls.json").read_text(encoding="utf-8"))
+    told = [json.loads(line) for line in (out / "controls.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {one["name"] for one in told} == {mutant.name for mutant in CATALOGUE}
     assert all(one["caught"] and one["proof"] for one in told)
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert [control["caught"] for control in report["controls"]] == [True] * len(CATALOGUE)
     assert (out.stat().st_mode & 0o777) == 0o700
     again = subprocess.run(
         [

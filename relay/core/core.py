@@ -88,6 +88,7 @@ class RelayCore:
             entropy,
             self._on_linked,
             self._on_closed,
+            self._on_reduced,
         )
         self._deliveries = Deliveries(config, self.counters, self._links)
         self._commands = Commands(
@@ -178,6 +179,11 @@ class RelayCore:
             mailbox = self._mailboxes.by_id.get(mailbox_id)
             if mailbox is not None and mailbox.subscription is not None and mailbox.subscription.link is link:
                 self._deliveries.end(mailbox)
+
+    def _on_reduced(self, link: Link) -> None:
+        self._commands.entitle(link)
+        for mailbox_id in [one for one in link.subscribed if one not in link.mailboxes]:
+            self._deliveries.end(self._mailboxes.by_id[mailbox_id])
 
     # ---- bodies
 

@@ -151,6 +151,7 @@ class Links:
         entropy: for ephemeral keys and nonces.
         on_linked: called with each new link; must see that `linked` is said.
         on_closed: called with each link that ends.
+        on_reduced: called with each link that goes on, and speaks no more for some of its devices.
         now_ms: the time at start, for the buckets.
     """
 
@@ -164,6 +165,7 @@ class Links:
         entropy: Callable[[int], bytes],
         on_linked: Callable[[Link], None],
         on_closed: Callable[[Link], None],
+        on_reduced: Callable[[Link], None],
     ) -> None:
         self._config = config
         self._counters = counters
@@ -173,6 +175,7 @@ class Links:
         self._entropy = entropy
         self._on_linked = on_linked
         self._on_closed = on_closed
+        self._on_reduced = on_reduced
         self._links: OrderedDict[bytes, Link] = OrderedDict()
         self._link_of_device: dict[bytes, Link] = {}
         self._pending: OrderedDict[bytes, _Pending] = OrderedDict()
@@ -285,15 +288,17 @@ class Links:
         self._open(Link(tag, pending.link, device_keys, packet, TokenBucket(config.link_work_burst, now_ms)))
 
     def _open(self, link: Link) -> None:
-        replaced = [self._link_of_device.get(key) for key in link.device_keys]
+        replaced = {old for key in link.device_keys if (old := self._link_of_device.get(key)) is not None}
         for key in link.device_keys:
             self._link_of_device[key] = link
-        for old in replaced:
-            if (
-                old is not None
-                and not old.closed
-                and all(self._link_of_device[key] is not old for key in old.device_keys)
-            ):
+        # In the order of the links, so that one seed replays one run.
+        for old in sorted(replaced, key=lambda old: old.link_id):
+            left = tuple(key for key in old.device_keys if self._link_of_device[key] is old)
+            if left:
+                # A device that has proved itself elsewhere has left its gateway: that may not go on in its name.
+                old.device_keys = left
+                self._on_reduced(old)
+            else:
                 self._close(old)
         self._links[link.link_id] = link
         if len(self._links) > self._config.links_max:

@@ -41,6 +41,18 @@ def start(world: World, device: Device) -> tuple[LinkKeys, bytes]:
     return keys, prove
 
 
+def together(world: World, speaker: Device, *others: Device) -> None:
+    """A link on the topic of `speaker` that speaks for the others as well."""
+    pending = begin_hello(world.relay_id, speaker.rng.randbytes)
+    world.core.receive(speaker.tag, pending.packet, world.now_ms)
+    welcome = world.core.take_packets()[0][1]
+    devices = [device.key for device in (speaker, *others)]
+    keys, _chain, prove = accept_welcome(pending, world.relay_key.public, welcome, devices)
+    speaker.sealer, speaker.opener = FrameSealer(keys.link_id, keys.up_key), FrameOpener(keys.down_key)
+    world.core.receive(speaker.tag, prove, world.now_ms)
+    world.run()
+
+
 def own_prove(keys: LinkKeys, proofs: list[DeviceProof]) -> bytes:
     return bytes((PROVE,)) + keys.link_id + crypto_secretbox(encode(proofs), ZERO_NONCE, keys.up_key)
 
@@ -279,6 +291,34 @@ class TestReplacement:
         world.core.receive(one.tag, prove, world.now_ms)
         world.link(two)
         assert world.core.counters.links == 2
+        world.link(one)
+        assert world.core.counters.links == 2
+
+    def test_attack_a_gateway_goes_on_for_a_device_that_has_left_it_for_a_link_of_its_own(self) -> None:
+        world = World()
+        ana, bob, gateway = world.enrolled("ana"), world.enrolled("bob"), world.device("gateway")
+        together(world, gateway, ana, bob)
+        world.send(gateway, Subscribe(1, ana.mailbox, 0, 8), Subscribe(2, bob.mailbox, 0, 8))
+        assert gateway.done() == [1, 2]
+        world.link(ana)
+        to_ana, to_bob = world.mail(ana), world.mail(bob)
+        world.send(ana, world.submit(ana, ana.account, to_ana), world.submit(ana, bob.account, to_bob))
+        assert [one.envelope_id for one in gateway.delivered()] == [to_bob.envelope.envelope_id]
+        world.send(gateway, Subscribe(3, ana.mailbox, 0, 8), Subscribe(4, bob.mailbox, 0, 8))
+        assert [(item.ref, item.field) for item in gateway.refusals()] == [(3, "mailbox")]
+        world.subscribe(ana)
+        assert [one.envelope_id for one in ana.delivered()] == [to_ana.envelope.envelope_id]
+
+    def test_a_link_goes_on_after_its_device_went_to_another_link_that_has_ended(self) -> None:
+        world = World(CoreConfig(links_max=2))
+        one, two, three = world.device("one"), world.device("two"), world.device("three")
+        together(world, one, two)
+        world.link(two)
+        world.send(one, LookUp(1, "nobody@acme.example", False))
+        # The link that was silent longest makes room: that of `two`.
+        world.link(three)
+        world.send(one, LookUp(2, "nobody@acme.example", False))
+        assert [item.ref for item in one.refusals()] == [1, 2]
         world.link(one)
         assert world.core.counters.links == 2
 

@@ -265,6 +265,9 @@ class Commands:
 
     def _subscribe(self, staged: Staged, link: Link, command: Subscribe) -> int:
         mailbox = self._need_own(link, command.mailbox)
+        if link.closed:
+            # It was replaced while this waited for its batch: what is said to it goes nowhere, and would pile up.
+            return ANSWERED
         self._work(link, 1 + len(mailbox.entries) // _ENTRIES_PER_WORK)
         self._deliveries.subscribe(mailbox, link, command.after, command.credit)
         return self._finish(staged, link, command.ref)

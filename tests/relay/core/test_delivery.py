@@ -8,6 +8,7 @@ from relay.core import CoreConfig
 from tests.relay.world import Pair, World, a_pair
 from wire.commands import Delivery, Subscribe, Withdraw
 from wire.limits import REDELIVERY_FIRST_MS, REDELIVERY_LAST_MS
+from wire.link import begin_hello
 
 
 def numbers(pair: Pair) -> list[int]:
@@ -330,3 +331,25 @@ def test_expired_delivery_frees_its_credit(held_up: bool) -> None:
         assert numbers(pair) == []
         world.after(1_000)
     assert numbers(pair) == [2]
+
+
+def test_a_subscription_of_a_link_that_was_replaced_meanwhile_delivers_nothing() -> None:
+    """It came while a commit was under way, and the new link before its batch: nothing may pile up for the old."""
+    pair = a_pair(credit=0)
+    world, ana, bob = pair.world, pair.ana, pair.bob
+    world.core.receive(ana.tag, ana.frame(world.submit(ana, bob.account, world.mail(bob))), world.now_ms)
+    batch = world.core.take_batch(world.now_ms)
+    assert batch is not None
+    stale = Subscribe(bob.next_ref(), bob.mailbox, 0, 64)
+    world.core.receive(bob.tag, bob.frame(stale), world.now_ms)
+    bob.pending = begin_hello(world.relay_id, bob.rng.randbytes)
+    world.core.receive(bob.tag, bob.pending.packet, world.now_ms)
+    world.carry()
+    world.end(batch)
+    world.run()
+    before = world.core.counters.deliveries
+    for _ in range(20):
+        world.after(60_000)
+    assert world.core.counters.deliveries == before == 0
+    world.subscribe(bob)
+    assert [item.number for item in bob.delivered()] == [1]

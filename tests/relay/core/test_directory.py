@@ -112,7 +112,21 @@ class TestEnrol:
     def test_attack_token_of_a_tenant_that_was_not_admitted_is_refused(self, candidate: Candidate) -> None:
         activation = Activation("evil.example", "ana@evil.example", bytes(16), candidate.world.now_s + HOUR_S)
         candidate.token = sign_activation(candidate.world.admin, activation)
-        assert candidate.enrol() == [(RefusalCode.TOKEN_INVALID, "tenant")]
+        # The same words as for a signature that is wrong: the relay does not tell strangers whom it serves.
+        assert candidate.enrol() == [(RefusalCode.TOKEN_INVALID, "activation")]
+
+    def test_attack_the_key_that_stands_in_for_an_unknown_tenants_is_no_tenants(
+        self, candidate: Candidate, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Even for whoever has its private half, which the base point's holder could have."""
+        nobody = SigningKey(seeded("nobody"))
+        monkeypatch.setattr("relay.core.directory._NOBODYS_KEY", nobody.public)
+        account = "ana@globex.example"
+        activation = Activation("globex.example", account, bytes(16), candidate.world.now_s + HOUR_S)
+        candidate.token = sign_activation(nobody, activation)
+        candidate.device.account = account
+        candidate.signed = candidate.world.first_list(candidate.device)
+        assert candidate.enrol() == [(RefusalCode.TOKEN_INVALID, "activation")]
 
     def test_attack_expired_token_is_refused(self, candidate: Candidate) -> None:
         candidate.token = candidate.world.token(candidate.device.account, not_after=candidate.world.now_s - 1)

@@ -10,15 +10,15 @@ from msgspec.structs import replace
 
 from client.content import Kind, wrap_own_copy
 from client.device import Device
-from client.errors import AccountKeyChanged, Alarm, ListForked, ListRolledBack, Unknown
+from client.errors import AccountKeyChanged, Alarm, ListForked, ListRolledBack, Refused, Unknown
 from client.store import Kind as RowKind
 from keys.identity import AccountKey, DeviceKeys
 from keys.prekeys import PrekeyRing
 from tests.client.test_device import ANA, BO, heard, say
 from tests.client.world import World, run
 from wire.codec import decode, encode
-from wire.commands import Delivery, Directory, Receipts, RelayCommand
-from wire.errors import SignatureError
+from wire.commands import Delivery, Directory, Receipts, Refusal, RelayCommand
+from wire.errors import RefusalCode, SignatureError
 from wire.identity import SignedList, device_tag, list_hash, sign_list, verify_signed_list
 from wire.receipt import CommitHeader
 from wire.signing import SigningKey
@@ -472,5 +472,76 @@ def test_a_peer_cannot_plant_an_own_copy_or_a_read_notice(tmp_path: Path) -> Non
             assert status.read_by == ()
             assert kinds(ana) == {"FormatError"}
             await leave(ana, bo)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_a_relay_that_calls_a_stored_envelope_a_conflict_makes_nobody_see_mail_twice(tmp_path: Path, size: int) -> None:
+    async def scenario() -> None:
+        world = World(tmp_path)
+        ana, bo = await pair(world)
+        lies = 1
+
+        def lie(command: RelayCommand) -> RelayCommand:
+            nonlocal lies
+            if isinstance(command, Receipts) and lies:
+                lies -= 1
+                return Refusal(command.entries[0].ref, RefusalCode.CONFLICT, "envelope_id", 0, 0, b"")
+            return command
+
+        cheat(ana, lie)
+        mail = ana.compose(Kind.EMAIL, bytes(size), [BO])
+        receipts = await ana.send(mail, [BO], wait_s=600)
+        assert lies == 0
+        assert receipts
+        (message,) = await bo.receive(600)
+        assert message.payload == bytes(size)
+        assert await bo.receive(60) == []
+        await leave(ana, bo)
+
+    run(scenario)
+
+
+def test_a_relay_that_calls_the_newest_list_stale_is_found_out_and_not_asked_for_ever(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        world = World(tmp_path)
+        ana, bo = await pair(world)
+        current = encode(bo.state.own_list)
+
+        def lie(command: RelayCommand) -> RelayCommand:
+            if isinstance(command, Receipts):
+                return Refusal(command.entries[0].ref, RefusalCode.STALE_LIST, "list_hash", 0, 0, current)
+            return command
+
+        cheat(ana, lie)
+        with pytest.raises(Refused, match="stale_list"):
+            await say(ana, "hello", BO, wait_s=60)
+        await leave(ana, bo)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("code", [RefusalCode.NOT_ENTITLED, RefusalCode.EXPIRY_INVALID, RefusalCode.MALFORMED])
+def test_a_definite_refusal_of_a_submit_ends_the_message_typed(tmp_path: Path, code: RefusalCode) -> None:
+    async def scenario() -> None:
+        world = World(tmp_path)
+        ana, bo = await pair(world)
+
+        def refuse(command: RelayCommand) -> RelayCommand:
+            if isinstance(command, Receipts):
+                return Refusal(command.entries[0].ref, code, "expiry", 9, 0, b"")
+            return command
+
+        cheat(ana, refuse)
+        chat = ana.compose(Kind.CHAT, b"hello", [BO])
+        with pytest.raises(Refused) as refused:
+            await ana.send(chat, [BO], wait_s=60)
+        assert (refused.value.code, refused.value.field, refused.value.limit) == (code, "expiry", 9)
+        status = ana.status(chat.message_id)
+        assert status is not None
+        assert status.failed
+        assert kinds(ana) == {"Refused"}
+        await leave(ana, bo)
 
     run(scenario)

@@ -51,6 +51,9 @@ DAY_S = 86_400
 # Ids of one-time prekeys handed out, remembered for each device (until a restart), so that a repeated upload does not
 # offer one twice.
 _TAKEN_KEPT = 256
+# Lists and the mailboxes that they close are kept for good: whoever publishes without end must not fill the disk.
+LISTS_PER_DAY_MAX = 64
+_LISTS_RETRY_MS = 60_000
 # The base point of Ed25519: a public key as good as any, and no tenant's.
 _NOBODYS_KEY = bytes((0x58,)) + bytes((0x66,)) * 31
 
@@ -63,6 +66,9 @@ class Account:
     devices: DeviceList
     list_hash: bytes
     mailboxes: dict[bytes, Mailbox]
+    day: int = 0
+    """The day of `versions_today` (not kept over a restart)."""
+    versions_today: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -210,7 +216,8 @@ class Directory:
             now_s: Unix time.
 
         Raises:
-            Refused: `not_entitled` for any other account, whether it exists or not; else `list_invalid`.
+            Refused: `not_entitled` for any other account, whether it exists or not; else `list_invalid`, or
+                `link_quota` beyond 64 versions a day.
         """
         try:
             named = decode(DeviceList, signed.list, "device list").account
@@ -227,8 +234,14 @@ class Directory:
         except FormatError as error:
             raise Refused(RefusalCode.LIST_INVALID, error.problem[:128], account.devices.version + 1) from None
         self._check_unused(devices, account)
+        day = now_s // DAY_S
+        versions = account.versions_today if account.day == day else 0
+        if versions >= LISTS_PER_DAY_MAX:
+            raise Refused(RefusalCode.LINK_QUOTA, "lists", LISTS_PER_DAY_MAX, _LISTS_RETRY_MS)
         self._changing(staged)
         self._set_list(staged, signed, devices, account, now_s)
+        fresh = self.accounts[named]
+        fresh.day, fresh.versions_today = day, versions + 1
         return True
 
     def _check_unused(self, devices: DeviceList, account: Account | None) -> None:

@@ -230,6 +230,24 @@ class TestEnrol:
 
 
 class TestLists:
+    def test_attack_lists_without_end_are_refused_until_the_next_day(self) -> None:
+        """Lists and closed mailboxes are kept for good: one account must not fill the disk."""
+        pair = a_pair()
+        world, ana = pair.world, pair.ana
+        for turn in range(64):
+            spare = world.device(f"spare {turn}", ana.account)
+            world.send(ana, PublishList(ana.next_ref(), world.next_list(ana.account, ana, spare)))
+        assert refused(ana) == []
+        mailboxes = len(memory(world).mailboxes)
+        late = world.next_list(ana.account, ana)
+        world.send(ana, PublishList(1_000, late))
+        assert refused(ana) == [(RefusalCode.LINK_QUOTA, "lists")]
+        assert len(memory(world).mailboxes) == mailboxes
+        ana.inbox.clear()
+        world.after(24 * HOUR_S * 1_000)
+        world.send(ana, PublishList(1_000, late))
+        assert ana.done() == [1_000]
+
     def test_any_device_of_the_account_may_carry_the_next_list(self) -> None:
         world = World()
         ana = world.enrolled("ana")

@@ -24,6 +24,7 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
             "blindpost audit disclosure --relay-card disclosure/relay-card.toml --volunteered ana.bin omar.bin",
             "blindpost audit disclosure --relay-card relay-card.toml --commitments canaries.bin --json",
             "blindpost audit disclosure --relay-card relay-card.toml --html verdict.html",
+            "blindpost audit disclosure --relay-card relay-card.toml --controls controls.jsonl",
         ),
         run=_run,
     )
@@ -47,6 +48,20 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         metavar="FILE",
         help="commitments to canaries that were made before (blindpost canary)",
     )
+    parser.add_argument(
+        "--canary-file",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="texts to look for that nobody committed to, one a line; may be repeated",
+    )
+    parser.add_argument(
+        "--controls",
+        type=Path,
+        metavar="FILE",
+        help="the cheats that the verifier was tried on, as 'python -m sim.mutants' prints them",
+    )
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the verdict as one HTML page")
 
@@ -63,6 +78,10 @@ def _run(options: Options) -> int:
         arguments += ["--volunteered", str(path)]
     for path in options.commitments:
         arguments += ["--commitments", str(path)]
+    for path in options.canary_file:
+        arguments += ["--canary-file", str(path)]
+    if options.controls is not None:
+        arguments += ["--controls", str(options.controls)]
     if options.json:
         arguments += ["--json"]
     if options.html is not None:

@@ -16,6 +16,7 @@ from typing import Final
 from blindpost.demo.canaries import draw
 from blindpost.demo.pipes import serve
 from blindpost.disclosed import rows_of
+from blindpost.files import write_new
 from client.content import NO_REPLY, Kind
 from client.device import Device
 from client.errors import Unknown
@@ -320,9 +321,8 @@ class Devices:
             }
             if asked.disclosure:
                 kinds["message keys"] = opening_items(device, list(rows_of(Path(asked.disclosure), device.mailbox)))
-            Path(asked.path).write_bytes(
-                volunteered_file(device.account, [i for items in kinds.values() for i in items])
-            )
+            given = volunteered_file(device.account, [item for items in kinds.values() for item in items])
+            write_new(Path(asked.path), given, secret=True)
         finally:
             if opened_here:
                 device.close()

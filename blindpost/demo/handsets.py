@@ -11,6 +11,7 @@ from pathlib import Path
 
 from blindpost.demo.canaries import Canary, draw, write_commitments
 from blindpost.demo.pipes import serve
+from blindpost.files import write_new
 from client.content import Kind
 from client.transport import MqttTransport
 from sim.handset import Handset
@@ -104,7 +105,8 @@ class Handsets:
         for canary in self._canaries:
             if canary.who == asked.account:
                 items.append([4, canary.nonce, canary.text.encode("utf-8")])
-        Path(asked.path).write_bytes(encode(["blindpost/v1/volunteered", asked.account, items]))
+        given = encode(["blindpost/v1/volunteered", asked.account, items])
+        write_new(Path(asked.path), given, secret=True)
         return len(items)
 
 

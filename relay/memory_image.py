@@ -87,8 +87,15 @@ def take(pid: int, folder: Path, progress: Progress | None = None) -> MemoryImag
         OSError: the folder cannot be written.
     """
     folder.mkdir(mode=0o700)
-    with stopped(pid):
-        return _copy(pid, folder, progress)
+    # Through its descriptor: whoever owns the directory above could lay a link in its place, and we may be root.
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(directory).st_uid != os.geteuid():
+            raise MemoryImageError("the folder for the memory image was exchanged")
+        with stopped(pid):
+            return _copy(pid, Path(f"/proc/self/fd/{directory}"), progress)
+    finally:
+        os.close(directory)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 import pytest
@@ -91,6 +92,25 @@ def test_the_process_goes_on_when_the_copy_fails(
     with pytest.raises(OSError, match="no space"):
         take(child.pid, tmp_path / "memory")
     assert state(child.pid) not in "Tt"
+
+
+def test_attack_a_link_in_the_folders_place_leads_nowhere(
+    tmp_path: Path, child: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where root takes the image, the relay's user owns the directory above: no file of root's may land elsewhere."""
+    folder, elsewhere = tmp_path / "memory", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    copy = memory_image._copy
+
+    def exchanged(*arguments: Any) -> memory_image.MemoryImage:
+        folder.rename(tmp_path / "moved")
+        folder.symlink_to(elsewhere)
+        return copy(*arguments)
+
+    monkeypatch.setattr(memory_image, "_copy", exchanged)
+    take(child.pid, folder)
+    assert list(elsewhere.iterdir()) == []
+    assert len(list((tmp_path / "moved").iterdir())) == 3
 
 
 def test_the_process_goes_on_when_the_one_that_stopped_it_is_killed(child: "subprocess.Popen[str]") -> None:

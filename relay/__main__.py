@@ -1,7 +1,7 @@
 """`python -m relay`: the relay's own command line, as thin as can be.
 
-    python -m relay init --home DIR [--listen HOST:PORT | --broker URL]
-    python -m relay run --home DIR                           prints `ready broker=URL home=DIR`, serves until SIGTERM
+    python -m relay init --home DIR [--listen HOST:PORT | --broker URL [--device-broker URL]]
+    python -m relay run --home DIR [--broker URL]            prints `ready broker=URL home=DIR`, serves until SIGTERM
     python -m relay tenant-add DOMAIN ADMIN_KEY --home DIR   ADMIN_KEY: 64 hexadecimal digits, public
     python -m relay order --home DIR --out DIR [--memory]    take a disclosure, of a relay that runs or does not
     python -m relay disclose --home DIR --out DIR            hand over the store of a relay that does not run
@@ -60,9 +60,12 @@ def _parser() -> _Parser:
     init = commands.add_parser("init", help="make a relay's home")
     where = init.add_mutually_exclusive_group()
     where.add_argument("--listen", metavar="HOST:PORT", help="listen with a broker of its own; port 0 picks a free one")
-    where.add_argument("--broker", metavar="URL", help="use this broker: mqtt://HOST:PORT or mqtts://HOST:PORT")
+    where.add_argument("--broker", metavar="URL", help="use this broker: mqtt, mqtts, nats or tls://HOST:PORT")
+    init.add_argument("--device-broker", metavar="URL", help="where devices reach it, for the card: mqtt or mqtts")
     init.set_defaults(command=_init)
-    commands.add_parser("run", help="serve until SIGTERM").set_defaults(command=_run)
+    run = commands.add_parser("run", help="serve until SIGTERM")
+    run.add_argument("--broker", metavar="URL", help="from now on use this broker; it is written to relay.toml")
+    run.set_defaults(command=_run)
     tenant = commands.add_parser("tenant-add", help="admit a company")
     tenant.add_argument("domain")
     tenant.add_argument("admin_key", help="the company's public admin key, 64 hexadecimal digits")
@@ -84,16 +87,18 @@ def _parser() -> _Parser:
 def _init(arguments: argparse.Namespace) -> int:
     from relay.home import init  # noqa: PLC0415
 
-    home = init(arguments.home, secrets.token_bytes, arguments.listen, arguments.broker)
+    home = init(arguments.home, secrets.token_bytes, arguments.listen, arguments.broker, arguments.device_broker)
     print(f"relay={home.card.relay_id.hex()} broker={home.card.broker} home={home.path}")
     return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from relay.home import Home  # noqa: PLC0415
+    from relay.home import Home, use_broker  # noqa: PLC0415
     from relay.process import serve  # noqa: PLC0415
 
     home = Home.open(arguments.home)
+    if arguments.broker is not None:
+        home = use_broker(home, arguments.broker)
 
     def ready() -> None:
         print(f"ready broker={home.card.broker} home={home.path}", flush=True)

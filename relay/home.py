@@ -6,6 +6,7 @@
     DIR/store.sqlite             the store (relay/store)
     DIR/relay.log                the log (relay/log.py)
     DIR/control.sock       0600  while the relay runs (relay/control.py)
+    DIR/tls/                     where there is one: the certificates for the broker (relay/transport/tls.py)
     DIR/lock                     held by whoever serves or changes the home, so that two never do
 
 Rules: files are replaced whole (written beside, flushed to the disk, renamed), so a crash leaves the old or
@@ -17,7 +18,7 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +26,7 @@ from msgspec import Meta
 
 from relay.core.events import CoreConfig, RelayIdentity
 from relay.transport.address import BrokerAddress, free_port
+from relay.transport.tls import FOLDER_NAME as TLS_NAME
 from wire.card import RelayCard
 from wire.codec import Id, Key, Record, decode, encode
 from wire.errors import BlindpostError, FormatError
@@ -198,6 +200,11 @@ class Home:
         """The control socket."""
         return self.path / SOCKET_NAME
 
+    @property
+    def tls_path(self) -> Path:
+        """The folder with the certificates for the broker, which need not be there."""
+        return self.path / TLS_NAME
+
     @classmethod
     def open(cls, path: Path) -> "Home":
         """Read configuration and card. (Whether the keys are the card's, `load_keys` tells.)
@@ -266,7 +273,12 @@ class Home:
 
 
 def init(
-    path: Path, entropy: Callable[[int], bytes], listen: str | None = None, broker: str | None = None, **limits: int
+    path: Path,
+    entropy: Callable[[int], bytes],
+    listen: str | None = None,
+    broker: str | None = None,
+    device_broker: str | None = None,
+    **limits: int,
 ) -> Home:
     """Make a relay's home: directory, keys, configuration, card.
 
@@ -275,6 +287,8 @@ def init(
         entropy: gives the signing seed.
         listen: `HOST:PORT` for a broker of its own; port 0 picks a free one and writes it down.
         broker: the URL of another broker. Without either, a free port of 127.0.0.1.
+        device_broker: the URL, for the card, at which devices reach the same broker; they speak MQTT. Without it, the
+            address that the relay uses.
         limits: `partition`, `retention_s`, `mailbox_envelopes_max`, `mailbox_bytes_max`.
 
     Raises:
@@ -293,7 +307,7 @@ def init(
     config = RelayConfig(listen, broker, **limits)
     seed = entropy(32)
     public = SigningKey(seed).public
-    card = RelayCard(public, config.address.url, config.partition)
+    card = RelayCard(public, _device_address(config, device_broker).url, config.partition)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(path.iterdir()):
         raise HomeError(f"{path} is not empty")
@@ -304,6 +318,31 @@ def init(
     # Last, since a home is one that has a configuration.
     replace_file(path / CONFIG_NAME, config.to_toml().encode(), 0o644)
     return home
+
+
+def use_broker(home: Home, broker: str) -> Home:
+    """Write another broker into the configuration, for good; the card, which others have, stays as it is.
+
+    Raises:
+        FormatError: the URL is not allowed.
+        HomeBusy: the relay runs.
+        OSError: the file could not be written; the old one is still there.
+    """
+    config = replace(home.config, listen=None, broker=BrokerAddress.from_url(broker).url)
+    with home.locked():
+        replace_file(home.path / CONFIG_NAME, config.to_toml().encode(), 0o644)
+    return replace(home, config=config)
+
+
+def _device_address(config: RelayConfig, device_broker: str | None) -> BrokerAddress:
+    if device_broker is None:
+        if config.address.nats:
+            raise FormatError("device broker", "must be given: devices reach a NATS server by its MQTT listener")
+        return config.address
+    address = BrokerAddress.from_url(device_broker, "device broker")
+    if address.nats:
+        raise FormatError("device broker", "must begin with mqtt:// or mqtts://: devices speak MQTT")
+    return address
 
 
 def replace_file(path: Path, data: bytes, mode: int) -> None:

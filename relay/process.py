@@ -42,7 +42,7 @@ from relay.store.sqlite import SqliteStore
 from relay.transport import RelayTransport
 from relay.transport.loopback import Network
 from relay.transport.loopback import Transport as LoopbackTransport
-from relay.transport.mqtt import Transport as MqttTransport
+from relay.transport.tls import client_context
 
 T = TypeVar("T")
 
@@ -78,6 +78,25 @@ def assemble(home: Home, transport: RelayTransport) -> tuple[RelayService, Discl
     return service, Discloser(home, keys, service, now_s, secrets.token_bytes)
 
 
+def transport_of(home: Home) -> RelayTransport:
+    """The transport that the home's broker asks for; only its library is loaded.
+
+    Raises:
+        TlsInvalid: the home's certificates for the broker cannot be used.
+    """
+    address = home.config.address
+    # Seeds no key: it spreads the pauses between attempts to reach the broker.
+    rng = random.Random(secrets.randbits(64))  # noqa: S311
+    tls = client_context(home.tls_path) if address.tls else None
+    if address.nats:
+        from relay.transport import nats  # noqa: PLC0415
+
+        return nats.Transport(address, home.card.relay_id, rng, tls)
+    from relay.transport import mqtt  # noqa: PLC0415
+
+    return mqtt.Transport(address, home.card.relay_id, rng, tls)
+
+
 async def serve(home: Home, ready: Callable[[], None]) -> None:
     """Serve links until SIGTERM or SIGINT, or until the control socket says stop.
 
@@ -97,8 +116,7 @@ async def serve(home: Home, ready: Callable[[], None]) -> None:
 async def _serve_locked(home: Home, ready: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     address = home.config.address
-    # Seeds no key: it spreads the pauses between attempts to reach the broker.
-    transport = MqttTransport(address, home.card.relay_id, random.Random(secrets.randbits(64)))  # noqa: S311
+    transport = transport_of(home)
     service, discloser = assemble(home, transport)
     service.log.started(os.getpid(), home.config.partition)
     broker = None

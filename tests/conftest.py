@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,8 +32,12 @@ settings.register_profile("dev", max_examples=50, deadline=None, suppress_health
 settings.register_profile("deep", settings.get_profile("dev"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
-# Debian puts a broker into /usr/sbin, which is not on everybody's PATH.
-_PROGRAM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+# The NATS server comes with the Python packages; Debian puts a broker into /usr/sbin, which is not on everybody's PATH.
+_PROGRAM_PATH = os.pathsep.join(
+    [os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent), "/usr/sbin", "/usr/local/sbin"]
+)
+# By the name of the marker.
+_PROGRAMS = {"mosquitto": "mosquitto", "chromium": "chromium", "nats_server": "nats-server"}
 
 
 def find_program(name: str) -> str | None:
@@ -41,8 +47,8 @@ def find_program(name: str) -> str | None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test marked with the name of a program that this machine does not have; in CI that is a failure."""
-    for name in ("mosquitto", "chromium"):
-        if item.get_closest_marker(name):
+    for marker, name in _PROGRAMS.items():
+        if item.get_closest_marker(marker):
             _require_program(name)
 
 
@@ -52,7 +58,7 @@ def _require_program(name: str) -> str:
         return path
     # A green run in CI that tried no broker would say more than it knows.
     if os.environ.get("CI"):
-        pytest.fail(f"no {name} on this machine, and CI must have it (.ci/system-packages installs it)")
+        pytest.fail(f"no {name} on this machine, and CI must have it (make test installs it)")
     pytest.skip(f"no {name} on this machine")
 
 
@@ -66,3 +72,9 @@ def mosquitto_path() -> str:
 def chromium_path() -> str:
     """Where the browser lies; skips the test where there is none."""
     return _require_program("chromium")
+
+
+@pytest.fixture(scope="session")
+def nats_server_path() -> str:
+    """Where the NATS server lies; skips the test where there is none."""
+    return _require_program("nats-server")

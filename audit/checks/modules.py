@@ -24,9 +24,9 @@ KNOWN: Final = frozenset(
     # What the relay declares as its dependencies, and what these load.
     {
         "_cffi_backend", "aiomqtt", "amqtt", "cffi", "cryptography", "dacite", "docopt", "idna", "markdown_it", "mdurl",
-        "msgspec", "nacl", "paho", "passlib", "psutil", "pygments", "rich", "setproctitle", "transitions", "typer",
-        "typing_extensions", "uvloop", "websockets", "yaml", "_yaml", "six", "click", "shellingham", "pycparser",
-        "_distutils_hack", "_sodium", "sitecustomize", "usercustomize",
+        "msgspec", "nacl", "nats", "paho", "passlib", "psutil", "pygments", "rich", "setproctitle", "transitions",
+        "typer", "typing_extensions", "uvloop", "websockets", "yaml", "_yaml", "six", "click", "shellingham",
+        "pycparser", "_distutils_hack", "_sodium", "sitecustomize", "usercustomize",
     }
 )  # fmt: skip
 EDITABLE: Final = "__editable__"

@@ -33,6 +33,7 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
             "blindpost relay init --home relay",
             "blindpost relay init --home relay --listen 127.0.0.1:1883",
             "blindpost relay init --home relay --broker mqtt://broker.example:1883",
+            "blindpost relay init --home relay --broker nats://127.0.0.1:4222 --device-broker mqtt://relay.example:1883",
         ),
         run=_init,
     )
@@ -43,7 +44,17 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         metavar="HOST:PORT",
         help="where the relay's own broker listens; port 0 picks a free one (default: 127.0.0.1:0)",
     )
-    where.add_argument("--broker", metavar="URL", help="use this broker instead, mqtt://HOST:PORT")
+    where.add_argument(
+        "--broker",
+        metavar="URL",
+        help="use this broker instead: mqtt://HOST:PORT, nats://HOST:PORT, or over TLS mqtts:// and tls:// (NATS)",
+    )
+    parser.add_argument(
+        "--device-broker",
+        metavar="URL",
+        help="where devices reach that broker, for the card: mqtt://HOST:PORT or mqtts://HOST:PORT; needed with NATS, "
+        "whose MQTT listener has a port of its own (default: as --broker)",
+    )
     parser = add_command(
         family,
         "run",
@@ -52,10 +63,19 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
             "Serves the relay in this folder until it gets SIGTERM or SIGINT; then it finishes what is under way and "
             "stops. Prints 'ready broker=URL home=DIR' when it takes links."
         ),
-        examples=("blindpost relay run --home relay",),
+        examples=(
+            "blindpost relay run --home relay",
+            "blindpost relay run --home relay --broker nats://127.0.0.1:4222",
+        ),
         run=_run,
     )
     add_home(parser, "the relay's folder")
+    parser.add_argument(
+        "--broker",
+        metavar="URL",
+        help="from now on use this broker; it is written to the relay's settings, and the card stays as it is "
+        "(default: as the settings say)",
+    )
 
 
 def _run(options: Options) -> NoReturn:
@@ -71,6 +91,8 @@ def _run(options: Options) -> NoReturn:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     sys.stdout.flush()
     arguments = [sys.executable, "-P", "-m", "relay", "run", "--home", str(home)]
+    if options.broker is not None:
+        arguments += ["--broker", options.broker]
     os.execve(sys.executable, arguments, environment)  # noqa: S606 (no shell is wanted, and no name is looked up)
 
 
@@ -78,7 +100,7 @@ def _init(options: Options) -> int:
     from relay.home import CARD_NAME, init
 
     path = home_of(options)
-    home = init(path, os.urandom, listen=options.listen, broker=options.broker)
+    home = init(path, os.urandom, listen=options.listen, broker=options.broker, device_broker=options.device_broker)
     print(f"{path}: relay {home.card.relay_id.hex()} at {home.card.broker}")
     print(f"{path / CARD_NAME}: public, for everybody who uses or audits it")
     return 0

@@ -6,6 +6,7 @@ receipt, after the commit, and a higher QoS would leave a second copy in the bro
 Rules:
 - a lost broker is looked for again without end, with a doubled, capped and jittered pause; meanwhile what is sent is
   dropped and counted, since the core repeats deliveries and devices repeat commands;
+- a broker that lets the relay not subscribe counts as lost;
 - arriving packets skip aiomqtt's queue of messages: its `queue_type` is ours, which puts them where `receive`
   takes batches;
 - `send` queues all packets of a batch and waits for the last one to have been written: that is the backpressure.
@@ -33,6 +34,8 @@ RECONNECT_LAST_S = 5.0
 KEEPALIVE_S = 30
 CONNECT_S_MAX = 5.0
 WRITE_S_MAX = 30.0
+REFUSED = 0x80
+"""From here on a broker's answer to a subscription is a refusal (MQTT 3.1.1, section 3.9.3)."""
 
 # aiomqtt and paho name topics and clients in their messages: none of it may reach a log (protocol.md section 10).
 _silent = logging.getLogger("relay.transport.mqtt")
@@ -171,7 +174,9 @@ class Transport:
         read_ahead(client)
         try:
             async with client:
-                await client.subscribe(f"{self._prefix}+/up", qos=0)
+                granted = await client.subscribe(f"{self._prefix}+/up", qos=0)
+                if any((code if isinstance(code, int) else code.value) >= REFUSED for code in granted):
+                    raise aiomqtt.MqttError("the broker refused the subscription")
                 self._client = client
                 self.counters.connections += 1
                 self._linked.set()

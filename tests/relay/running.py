@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from benchmarks.wire_device import MqttHub, WireDevice, activation_token
 from relay import home as relay_home
 from relay.home import Home
 from relay.process import tenant_add
-from relay.transport.address import BrokerAddress
+from relay.transport.address import BrokerAddress, free_port
 from wire.signing import SigningKey
 
 PROJECT = Path(relay_home.__file__).resolve().parent.parent
@@ -31,38 +31,60 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def mosquitto_path() -> str:
-    """The mosquitto program; the test is skipped without it, and fails where CI promises it."""
-    found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+def program_path(name: str) -> str:
+    """A broker's program; the test is skipped without it, and fails where CI promises it."""
+    # nats-server comes with the Python packages, beside the interpreter; Debian's mosquitto lies in /usr/sbin.
+    places = (os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent), "/usr/sbin", "/usr/local/sbin")
+    found = shutil.which(name, path=os.pathsep.join(places))
     if found is not None:
         return found
     if os.environ.get("CI") == "true":
-        pytest.fail("mosquitto is missing, and CI must have it")
-    pytest.skip("mosquitto is not installed")
+        pytest.fail(f"{name} is missing, and CI must have it")
+    pytest.skip(f"{name} is not installed")
+
+
+@contextlib.contextmanager
+def broker_process(command: Sequence[str], ports: Sequence[int]) -> Iterator[subprocess.Popen[bytes]]:
+    """A broker that listens on all of `ports`, ended at the end."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + WAIT_S
+        for port in ports:
+            while True:
+                assert process.poll() is None, f"{command[0]} ended at once"
+                with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                assert time.monotonic() < deadline, f"{command[0]} does not listen"
+                time.sleep(0.02)
+        yield process
+    finally:
+        process.kill()
+        process.wait(WAIT_S)
 
 
 @contextlib.contextmanager
 def mosquitto(folder: Path) -> Iterator[BrokerAddress]:
     """A Mosquitto of its own, with its configuration in `folder`."""
-    program = mosquitto_path()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    program = program_path("mosquitto")
+    port = free_port("127.0.0.1")
     config = folder / "mosquitto.conf"
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type none\n")
-    process = subprocess.Popen([program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + WAIT_S
-        while True:
-            assert process.poll() is None, "mosquitto ended at once"
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-                break
-            assert time.monotonic() < deadline, "mosquitto does not listen"
-            time.sleep(0.02)
+    with broker_process([program, "-c", str(config)], [port]):
         yield BrokerAddress("127.0.0.1", port)
-    finally:
-        process.terminate()
-        process.wait(WAIT_S)
+
+
+@contextlib.contextmanager
+def nats_server(folder: Path) -> Iterator[tuple[BrokerAddress, BrokerAddress]]:
+    """A NATS server of its own, with all that it keeps in `folder`: where it speaks NATS, and where MQTT."""
+    program = program_path("nats-server")
+    port, mqtt_port = free_port("127.0.0.1"), free_port("127.0.0.1")
+    config = folder / "nats.conf"
+    config.write_text(
+        f'server_name: "test"\nlisten: "127.0.0.1:{port}"\nmqtt {{ listen: "127.0.0.1:{mqtt_port}" }}\n'
+        f'jetstream {{ store_dir: "{folder / "jetstream"}" }}\n'
+    )
+    with broker_process([program, "-c", str(config)], [port, mqtt_port]):
+        yield BrokerAddress("127.0.0.1", port, "nats"), BrokerAddress("127.0.0.1", mqtt_port)
 
 
 class RelayProcess:
@@ -122,9 +144,9 @@ ADMIN = SigningKey(bytes(range(32)))
 TENANT = "acme.example"
 
 
-def make_home(folder: Path, broker: str | None = None) -> Home:
+def make_home(folder: Path, broker: str | None = None, device_broker: str | None = None) -> Home:
     """A relay's home with one tenant."""
-    home = relay_home.init(folder, os.urandom, None if broker else "127.0.0.1:0", broker)
+    home = relay_home.init(folder, os.urandom, None if broker else "127.0.0.1:0", broker, device_broker)
     tenant_add(folder, TENANT, ADMIN.public)
     return home
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.home import Home, HomeBusy, HomeError, RelayConfig, RelayKeys, init, replace_file
+from relay.home import Home, HomeBusy, HomeError, RelayConfig, RelayKeys, init, replace_file, use_broker
 from tests.relay.running import environment
 from wire.card import RelayCard
 from wire.errors import FormatError, SignatureError
@@ -39,6 +39,30 @@ def test_init_makes_keys_card_and_configuration_with_a_free_port(tmp_path: Path)
     assert keys.relay_id == home.card.relay_id == relay_id_of(home.card.signing_key)
     assert opened.config.address.port > 0
     assert home.card.broker == f"mqtt://127.0.0.1:{opened.config.address.port}"
+
+
+def test_with_nats_the_card_names_the_broker_as_devices_reach_it(tmp_path: Path) -> None:
+    nats, device = "nats://127.0.0.1:4222", "mqtt://relay.example:1883"
+    home = init(tmp_path / "home", os.urandom, broker=nats, device_broker=device)
+    assert Home.open(home.path).config.broker == nats
+    assert Home.open(home.path).card.broker == device
+    for wrong in (None, nats, "tls://relay.example:4222", "mqtt://ana:secret@relay.example"):
+        with pytest.raises(FormatError, match="device broker"):
+            init(tmp_path / "other", os.urandom, broker=nats, device_broker=wrong)
+    assert not (tmp_path / "other").exists()
+
+
+def test_another_broker_is_written_into_the_configuration_and_the_card_stays(tmp_path: Path) -> None:
+    home = made(tmp_path / "home")
+    moved = use_broker(home, "tls://broker.example")
+    assert Home.open(home.path).config == moved.config
+    assert (moved.config.listen, moved.config.broker) == (None, "tls://broker.example:4222")
+    assert Home.open(home.path).card == home.card
+    with home.locked(), pytest.raises(HomeBusy):
+        use_broker(home, "nats://broker.example")
+    with pytest.raises(FormatError, match="broker"):
+        use_broker(home, "http://broker.example")
+    assert Home.open(home.path).config == moved.config
 
 
 def test_the_seed_is_in_no_file_but_the_key_file_and_in_no_repr(tmp_path: Path) -> None:
@@ -193,6 +217,8 @@ def test_only_one_process_holds_a_home(tmp_path: Path) -> None:
         (["nonsense"], 64, "usage"),
         (["init"], 64, "--home"),
         (["init", "--home", "H", "--listen", "a:1", "--broker", "mqtt://b"], 64, "not allowed with"),
+        (["init", "--home", "H", "--broker", "nats://b"], 69, "device broker: must be given"),
+        (["run", "--home", "missing", "--broker", "nats://b"], 69, "not a relay's home"),
         (["init", "--home", "H", "--listen", "nonsense"], 69, "listen: must be HOST:PORT"),
         (["run", "--home", "missing"], 69, "not a relay's home"),
         (["tenant-add", "acme.example", "zz", "--home", "missing"], 69, "admin key"),

@@ -13,7 +13,18 @@ import pytest
 
 from benchmarks.wire_device import Mail, WireDevice
 from relay.control import Connection, Status, StatusRequest
-from tests.relay.running import PROJECT, RelayProcess, device_of, enrolled, hub_of, make_home, mosquitto, until
+from relay.home import Home
+from tests.relay.running import (
+    PROJECT,
+    RelayProcess,
+    device_of,
+    enrolled,
+    hub_of,
+    make_home,
+    mosquitto,
+    nats_server,
+    until,
+)
 
 
 async def exchange(relay: RelayProcess, count: int) -> None:
@@ -67,6 +78,36 @@ async def test_serves_devices_through_mosquitto_and_outlives_it(tmp_path: Path) 
         assert relay.stop() == (0, "", "")
     finally:
         relay.__exit__()
+
+
+@pytest.mark.nats_server
+async def test_serves_devices_that_speak_mqtt_through_a_nats_server_and_outlives_it(tmp_path: Path) -> None:
+    with nats_server(tmp_path) as (address, device_address):
+        home = make_home(tmp_path / "home", address.url, device_address.url)
+        assert home.card.broker == device_address.url
+        assert Home.open(home.path).config.broker == address.url
+        relay = RelayProcess(home)
+        relay.start()
+        await exchange(relay, 20)
+    try:
+        assert held(relay) == 0
+        assert relay.stop() == (0, "", "")
+    finally:
+        relay.__exit__()
+
+
+@pytest.mark.nats_server
+async def test_nothing_of_an_envelope_stays_in_the_nats_servers_store(tmp_path: Path) -> None:
+    with nats_server(tmp_path) as (address, device_address):
+        home = make_home(tmp_path / "home", address.url, device_address.url)
+        with RelayProcess(home) as relay:
+            await exchange(relay, 5)
+    files = [path for path in (tmp_path / "jetstream").rglob("*") if path.is_file()]
+    kept = b"".join(path.read_bytes() for path in files)
+    assert kept, "MQTT on NATS keeps its sessions in JetStream"
+    # Whatever a packet holds, its topic would stand beside it.
+    assert home.card.relay_id.hex().encode() not in kept
+    assert len(kept) < 65_536
 
 
 def test_a_second_relay_on_the_same_home_is_refused(tmp_path: Path) -> None:

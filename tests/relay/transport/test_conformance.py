@@ -1,4 +1,4 @@
-"""What every transport keeps (relay/transport/__init__.py), on loopback, on amqtt and on Mosquitto."""
+"""What every transport keeps (relay/transport/__init__.py), on loopback, on amqtt, Mosquitto and NATS."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ from typing import Protocol
 import pytest
 
 from benchmarks.wire_device import MqttHub
-from relay.transport import RelayTransport, TransportClosed, TransportCounters, loopback, mqtt
+from relay.transport import RelayTransport, TransportClosed, TransportCounters, loopback, mqtt, nats
 from relay.transport.address import BrokerAddress, free_port
 from relay.transport.broker import EmbeddedBroker
 from relay.transport.inbox import Inbox
-from tests.relay.running import WAIT_S, mosquitto, until
+from tests.relay.running import WAIT_S, mosquitto, nats_server, until
 from wire.limits import FRAME_BYTES_MAX
 
 RELAY_ID = bytes(range(16))
@@ -49,12 +49,15 @@ class LoopbackSetting(Setting):
         return self.network.device(tag)
 
 
-class MqttSetting(Setting):
+class BrokerSetting(Setting):
+    """Devices speak MQTT, whatever the relay speaks to the same broker."""
+
     def __init__(self, address: BrokerAddress, hub: MqttHub) -> None:
         self.hub = hub
         counters = TransportCounters()
         inbox = Inbox(counters, PACKETS_MAX)
-        super().__init__(mqtt.Transport(address, RELAY_ID, random.Random(1), inbox=inbox, counters=counters))
+        kind = nats.Transport if address.nats else mqtt.Transport
+        super().__init__(kind(address, RELAY_ID, random.Random(1), inbox=inbox, counters=counters))
 
     async def device(self, tag: bytes) -> DevicePort:
         return await self.hub.port(tag)
@@ -64,16 +67,23 @@ PACKETS_MAX = 64
 
 
 @contextlib.asynccontextmanager
-async def mqtt_setting(address: BrokerAddress) -> AsyncIterator[Setting]:
-    hub = MqttHub(address.host, address.port, RELAY_ID)
+async def broker_setting(address: BrokerAddress, device_address: BrokerAddress) -> AsyncIterator[Setting]:
+    hub = MqttHub(device_address.host, device_address.port, RELAY_ID)
     await asyncio.wait_for(hub.start(), WAIT_S)
     try:
-        yield MqttSetting(address, hub)
+        yield BrokerSetting(address, hub)
     finally:
         await hub.stop()
 
 
-@pytest.fixture(params=["loopback", "amqtt", pytest.param("mosquitto", marks=pytest.mark.mosquitto)])
+@pytest.fixture(
+    params=[
+        "loopback",
+        "amqtt",
+        pytest.param("mosquitto", marks=pytest.mark.mosquitto),
+        pytest.param("nats", marks=pytest.mark.nats_server),
+    ]
+)
 async def setting(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Setting]:
     async with contextlib.AsyncExitStack() as stack:
         made: Setting
@@ -84,10 +94,13 @@ async def setting(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
             broker = EmbeddedBroker(address)
             await broker.start()
             stack.push_async_callback(broker.stop)
-            made = await stack.enter_async_context(mqtt_setting(address))
-        else:
+            made = await stack.enter_async_context(broker_setting(address, address))
+        elif request.param == "mosquitto":
             address = stack.enter_context(mosquitto(tmp_path))
-            made = await stack.enter_async_context(mqtt_setting(address))
+            made = await stack.enter_async_context(broker_setting(address, address))
+        else:
+            addresses = stack.enter_context(nats_server(tmp_path))
+            made = await stack.enter_async_context(broker_setting(*addresses))
         await asyncio.wait_for(made.transport.start(), WAIT_S)
         stack.push_async_callback(made.transport.close)
         yield made
@@ -174,5 +187,7 @@ def test_the_transports_have_the_same_names_in_the_same_order() -> None:
     def names(kind: type) -> list[str]:
         return [name for name in vars(kind) if inspect.iscoroutinefunction(vars(kind)[name]) and name[0] != "_"]
 
-    assert names(loopback.Transport) == names(mqtt.Transport) == names(RelayTransport)
-    assert loopback.Transport.__bases__ == mqtt.Transport.__bases__ == (object,)
+    kinds = (loopback.Transport, mqtt.Transport, nats.Transport)
+    for kind in kinds:
+        assert names(kind) == names(RelayTransport)
+        assert kind.__bases__ == (object,)

@@ -8,7 +8,7 @@ import aiomqtt
 import pytest
 
 from relay.transport.address import BrokerAddress, ListenFailed, free_port
-from relay.transport.broker import EmbeddedBroker
+from relay.transport.broker import EmbeddedBroker, RelayTopics
 from relay.transport.mqtt import Transport
 from tests.relay.running import WAIT_S, until
 from wire.errors import FormatError
@@ -85,6 +85,30 @@ async def test_the_embedded_broker_refuses_other_topics_and_retains_nothing() ->
         await broker.stop()
 
 
+async def test_a_broker_that_refuses_the_subscription_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = BrokerAddress("127.0.0.1", free_port("127.0.0.1"))
+    refused = 0
+
+    async def nobody(self: object, *, topic: str, **_: object) -> bool:
+        nonlocal refused
+        refused += 1
+        return False
+
+    monkeypatch.setattr(RelayTopics, "topic_filtering", nobody)
+    broker = EmbeddedBroker(address)
+    await broker.start()
+    transport = Transport(address, RELAY_ID, random.Random(1))
+    starting = asyncio.create_task(transport.start())
+    try:
+        await until(lambda: refused >= 2, "the second attempt")
+        assert not starting.done()
+        assert transport.counters.connections == 0
+    finally:
+        starting.cancel()
+        await transport.close()
+        await broker.stop()
+
+
 async def test_the_embedded_broker_logs_no_payload_and_no_topic(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     address = BrokerAddress("127.0.0.1", free_port("127.0.0.1"))
@@ -123,11 +147,14 @@ def test_a_host_that_is_not_of_this_machine_has_no_free_port() -> None:
         ("mqtt://localhost", "localhost", 1883, False),
         ("mqtts://broker.example/", "broker.example", 8883, True),
         ("mqtt://[::1]:1884", "::1", 1884, False),
+        ("nats://localhost", "localhost", 4222, False),
+        ("tls://broker.example:4443", "broker.example", 4443, True),
     ],
 )
 def test_a_broker_url_is_read(url: str, host: str, port: int, tls: bool) -> None:
     address = BrokerAddress.from_url(url)
     assert (address.host, address.port, address.tls) == (host, port, tls)
+    assert address.nats == url.startswith(("nats:", "tls:"))
     assert BrokerAddress.from_url(address.url) == address
 
 

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from client.errors import HomeInUse, HomeInvalid, StoreFailed
 from keys.vault import Vault
-from wire.codec import Record, decode, encode
+from wire.codec import Record, SecretRecord, decode, encode
 
 __all__ = ["Kind", "Step", "Store"]
 
@@ -73,7 +73,7 @@ class Kind(IntEnum):
     ACK = 23
 
 
-class _Row(Record, frozen=True):
+class _Row(SecretRecord, frozen=True):
     name: bytes
     value: bytes
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Final, Self
 
 from keys.agreement import Entropy, diffie_hellman, draw, x_public
-from wire.codec import Id, Key, Record, decode, encode
+from wire.codec import Id, Key, SecretRecord, decode, encode
 from wire.errors import FormatError
 from wire.identity import (
     NO_PREVIOUS,
@@ -40,12 +40,12 @@ _DEVICE: Final = "device-keys/1"
 _TENANT: Final = "tenant-admin-key/1"
 
 
-class _StoredKey(Record, frozen=True):
+class _StoredKey(SecretRecord, frozen=True):
     kind: str
     seed: Key
 
 
-class _StoredDevice(Record, frozen=True):
+class _StoredDevice(SecretRecord, frozen=True):
     kind: str
     seed: Key
     dh_private: Key

@@ -21,7 +21,7 @@ from msgspec import Meta
 from keys.agreement import KEM_SEED_BYTES, Entropy, draw, kem_public, x_public
 from keys.errors import HandshakeError, HandshakeReplayed, PrekeyUnknown
 from keys.identity import DeviceKeys
-from wire.codec import U64, Id, Key, Record, decode, encode
+from wire.codec import U64, Id, Key, SecretRecord, decode, encode
 from wire.errors import FormatError
 from wire.hashing import KeyRole
 from wire.limits import (
@@ -59,13 +59,13 @@ GENERATIONS_MAX: Final = 16
 KemSeed = Annotated[bytes, Meta(min_length=KEM_SEED_BYTES, max_length=KEM_SEED_BYTES)]
 
 
-class _OneTime(Record, frozen=True):
+class _OneTime(SecretRecord, frozen=True):
     id: Id
     x_private: Key
     kem_seed: KemSeed
 
 
-class _Generation(Record, frozen=True):
+class _Generation(SecretRecord, frozen=True):
     id: Id
     made_s: U64
     x_private: Key
@@ -74,7 +74,7 @@ class _Generation(Record, frozen=True):
     accepted: tuple[Id, ...]
 
 
-class _Ring(Record, frozen=True):
+class _Ring(SecretRecord, frozen=True):
     kind: str
     generations: Annotated[tuple[_Generation, ...], Meta(min_length=1, max_length=GENERATIONS_MAX)]
 

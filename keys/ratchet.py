@@ -38,7 +38,7 @@ from keys.message import (
     open_content,
     seal_content,
 )
-from wire.codec import U32, U64, Id, Key, Record, decode, encode
+from wire.codec import U32, U64, Id, Key, SecretRecord, decode, encode
 from wire.errors import FormatError
 from wire.limits import (
     KEY_BYTES,
@@ -76,7 +76,7 @@ class _Plan(NamedTuple):
 OptionalKey = Annotated[bytes, Meta(max_length=KEY_BYTES)]
 
 
-class _State(Record, frozen=True):
+class _State(SecretRecord, frozen=True):
     version: Annotated[int, Meta(ge=1, le=1)]
     root: Key
     ratchet_private: OptionalKey
@@ -94,7 +94,7 @@ class _State(Record, frozen=True):
     skipped: bytes
 
 
-class _SkippedRow(Record, frozen=True):
+class _SkippedRow(SecretRecord, frozen=True):
     hint: Id
     header_key: Key
     n: U32

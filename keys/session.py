@@ -31,7 +31,7 @@ from keys.identity import DeviceKeys
 from keys.message import HEADER_END, Opening, associated_start, check_envelope_id, open_with_message_key
 from keys.prekeys import PrekeyRing
 from keys.ratchet import Ratchet
-from wire.codec import Key, Record, decode, encode
+from wire.codec import Key, SecretRecord, decode, encode
 from wire.errors import FormatError
 from wire.identity import DeviceEntry, SignedList
 from wire.limits import ID_BYTES, KEY_BYTES
@@ -44,7 +44,7 @@ CheckSender = Callable[[Inbound], None]
 """Raises what it likes if the sender's list is not the pinned account's; then nothing has moved."""
 
 
-class _StoredSession(Record, frozen=True):
+class _StoredSession(SecretRecord, frozen=True):
     version: Annotated[int, Meta(ge=1, le=1)]
     own_device: Key
     peer_device: Key

@@ -18,7 +18,7 @@ from msgspec import Meta
 from keys.agreement import Entropy
 from keys.errors import HandshakeError
 from keys.session import Session
-from wire.codec import Record, decode, encode
+from wire.codec import SecretRecord, decode, encode
 from wire.errors import FormatError
 
 __all__ = ["SESSIONS_PER_PEER_MAX", "SessionSet"]
@@ -27,7 +27,7 @@ __all__ = ["SESSIONS_PER_PEER_MAX", "SessionSet"]
 SESSIONS_PER_PEER_MAX: Final = 8
 
 
-class _StoredSet(Record, frozen=True):
+class _StoredSet(SecretRecord, frozen=True):
     version: Annotated[int, Meta(ge=1, le=1)]
     sessions: Annotated[tuple[bytes, ...], Meta(max_length=SESSIONS_PER_PEER_MAX)]
 

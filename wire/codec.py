@@ -24,6 +24,7 @@ __all__ = [
     "Positive",
     "PositiveU32",
     "Record",
+    "SecretRecord",
     "Signature",
     "decode",
     "encode",
@@ -82,3 +83,14 @@ def decode(kind: Any, data: bytes, field: str) -> Any:
 
 class Record(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """Base of every structure of the protocol: a frozen MessagePack array."""
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """What `rich` shows: the name alone. msgspec's own shows every field, and so passes by a repr that redacts."""
+        return []
+
+
+class SecretRecord(Record, frozen=True):
+    """A record of secrets, for sealed storage: its repr shows none of them."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(<redacted>)"

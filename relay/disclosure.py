@@ -22,6 +22,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from relay.home import CARD_NAME, CONFIG_NAME, KEYS_NAME, LOG_NAME, STORE_NAME, 
 from relay.service import RelayService
 from wire.codec import U64, Hash, Id, Key, Record, Signature, encode
 from wire.errors import BlindpostError
+from wire.limits import ROTATIONS_MAX
 from wire.rotation import Rotation
 from wire.signing import SigningKey
 
@@ -151,7 +153,7 @@ def _order_running(
     relay = connection.relay
     if relay.uid != os.getuid():
         # Only root comes here: the relay's user must be able to write what it hands over.
-        os.chown(out, relay.uid, -1)
+        _give(out, relay.uid, ())
     if progress is not None:
         progress("copy", 0, 1)
     copied = connection.request(DiscloseRequest(str(out), memory))
@@ -162,13 +164,42 @@ def _order_running(
             raise OrderRefused("the process that answers is not the one that listens")
         image = memory_image.take(copied.pid, out / "memory", progress)
         if relay.uid != os.getuid():
-            for path in (out / "memory", *(out / "memory").iterdir()):
-                os.chown(path, relay.uid, -1)
+            names = (memory_image.MAPS_NAME, memory_image.RANGES_NAME, memory_image.IMAGE_NAME)
+            _give(out / "memory", relay.uid, names)
     if progress is not None:
         progress("seal", 0, 1)
     sealed = connection.request(SealRequest())
     assert isinstance(sealed, Sealed)
     return Disclosure(out, sealed.files, sealed.rotated, image)
+
+
+def _give(folder: Path, uid: int, names: tuple[str, ...]) -> None:
+    """Make a folder of ours, and these files in it, another user's; only root can.
+
+    Through descriptors, and nothing that is not ours alone: that user may own the directory above, and lay a link to
+    somebody else's file in the place of one of these.
+
+    Raises:
+        OrderRefused: the folder or a file was exchanged.
+        OSError: it cannot be opened, or is a link.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    directory = os.open(folder, flags | os.O_DIRECTORY)
+    try:
+        if os.fstat(directory).st_uid != os.geteuid():
+            raise OrderRefused(f"{folder.name} was exchanged")
+        for name in names:
+            file = os.open(name, flags | os.O_NONBLOCK, dir_fd=directory)
+            try:
+                state = os.fstat(file)
+                if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1 or state.st_uid != os.geteuid():
+                    raise OrderRefused(f"{folder.name}/{name} was exchanged")
+                os.fchown(file, uid, -1)
+            finally:
+                os.close(file)
+        os.fchown(directory, uid, -1)
+    finally:
+        os.close(directory)
 
 
 def _order_stopped(home: Path, out: Path) -> None:
@@ -255,11 +286,16 @@ class Discloser:
             tracer_pid: the process that will take it.
 
         Raises:
-            OrderRefused: `out` is not an empty directory.
+            OrderRefused: `out` is not an empty directory, or the key has rotated as often as a welcome can tell.
             StoreError: the write-ahead log cannot be emptied.
             OSError: `out` cannot be written.
         """
         _check_empty(out)
+        if memory and len(self._keys.rotations) >= ROTATIONS_MAX:
+            # One more, and neither a device nor this relay itself could read the chain of its keys.
+            raise OrderRefused(
+                f"the key has rotated {ROTATIONS_MAX} times, once for each image: no further one is taken"
+            )
         stack = contextlib.AsyncExitStack()
         async with stack:
             await stack.enter_async_context(self._service.held())

@@ -28,7 +28,7 @@ from relay.core.events import CoreConfig, RelayIdentity
 from relay.transport.address import BrokerAddress, free_port
 from relay.transport.tls import FOLDER_NAME as TLS_NAME
 from wire.card import RelayCard
-from wire.codec import Id, Key, Record, decode, encode
+from wire.codec import Id, Key, SecretRecord, decode, encode
 from wire.errors import BlindpostError, FormatError
 from wire.limits import EXPIRY_S_MAX, PROTOCOL_VERSION, ROTATIONS_MAX, UINT16_MAX
 from wire.rotation import Rotation, follow_rotations, relay_id_of
@@ -144,7 +144,7 @@ class RelayConfig:
         return cls(**values)
 
 
-class _Keys(Record, frozen=True):
+class _Keys(SecretRecord, frozen=True):
     """keys.msgpack."""
 
     version: Literal[1]

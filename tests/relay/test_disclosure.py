@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import msgpack  # type: ignore[import-untyped]
 import pytest
 
+from relay import disclosure
 from relay.control import Connection, ControlError, Copied, DiscloseRequest, SealRequest
 from relay.disclosure import OrderRefused, take_wholesale
 from relay.home import HomeBusy
@@ -278,3 +280,43 @@ def test_nothing_of_a_disclosure_is_a_name_of_this_machine(tmp_path: Path) -> No
     manifest = (tmp_path / "out/manifest.msgpack").read_bytes()
     assert str(home.path).encode() not in manifest
     assert str(PROJECT).encode() not in manifest
+
+
+def test_attack_only_files_of_ours_alone_are_given_away(tmp_path: Path) -> None:
+    """Where root orders, the relay's user could lay a link to another's file into the folder that it will be given."""
+    for kind in ("symbolic link", "hard link", "pipe"):
+        folder, victim = tmp_path / kind, tmp_path / f"victim of a {kind}"
+        folder.mkdir()
+        victim.write_text("not yours")
+        before = victim.stat()
+        if kind == "symbolic link":
+            (folder / "maps.txt").symlink_to(victim)
+        elif kind == "hard link":
+            (folder / "maps.txt").hardlink_to(victim)
+        else:
+            os.mkfifo(folder / "maps.txt")
+        with pytest.raises((OrderRefused, OSError)):
+            disclosure._give(folder, os.getuid(), ("maps.txt",))
+        assert victim.stat().st_uid == before.st_uid
+    (tmp_path / "folder").symlink_to(tmp_path / "pipe")
+    with pytest.raises(OSError, match=r"(?i)not a directory|symbolic"):
+        disclosure._give(tmp_path / "folder", os.getuid(), ())
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "maps.txt").write_text("mine")
+    disclosure._give(mine, os.getuid(), ("maps.txt",))
+
+
+def test_no_memory_image_is_taken_that_would_rotate_the_key_beyond_what_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chain of rotations is bounded on the wire: one more would lock out every device, and the relay itself."""
+    monkeypatch.setattr(disclosure, "ROTATIONS_MAX", 0)
+    out = tmp_path / "out"
+    out.mkdir()
+    home = make_home(tmp_path / "home")
+    discloser = disclosure.Discloser(home, home.load_keys(), object(), lambda: 0, os.urandom)  # type: ignore[arg-type]
+    with pytest.raises(OrderRefused, match="rotated 0 times"):
+        asyncio.run(discloser.begin(out, True, None))
+    assert list(out.iterdir()) == []
+    assert not (home.path / disclosure.ROTATE_DUE_NAME).exists()

@@ -31,7 +31,7 @@ from client.content import NO_REPLY, Content, encode_content, wrap_own_copy
 from client.content import Kind as ContentKind
 from client.downloads import payload_of
 from client.engine import Engine
-from client.enrolment import approval_text, put_prekeys, read_approval, read_request, request_fingerprint, request_text
+from client.enrolment import approval_text, read_approval, read_request, request_fingerprint, request_text
 from client.errors import Unknown
 from client.home import create_home, open_home
 from client.inbox import kept_name
@@ -39,6 +39,7 @@ from client.link import DirectoryEvent
 from client.message import Message, Notice, SentStatus
 from client.outbox import expiry_of, put_renewals
 from client.pins import PinnedAccount, Pins
+from client.prekey_rows import put_upload
 from client.records import AccountRow, DeviceRow, HeldReceipt, KeptRow, NoticeRow, Sent
 from client.state import Settings, State, Surroundings
 from client.store import Kind, Step, Store
@@ -132,7 +133,7 @@ class Device:
             step.put(Kind.DEVICE, b"", encode(row))
             step.put(Kind.ACCOUNT, b"", encode(AccountRow(account_key.to_bytes())))
             _pin_own(store, step, signed, now_s)
-            put_prekeys(step, ring, upload)
+            put_upload(step, ring, upload)
         return cls(store, settings or Settings(), surroundings, transport)
 
     @classmethod
@@ -160,7 +161,7 @@ class Device:
         ring, upload = PrekeyRing.generate(keys, int(surroundings.now()), entropy=surroundings.random)
         with store.step() as step:
             step.put(Kind.DEVICE, b"", encode(row))
-            put_prekeys(step, ring, upload)
+            put_upload(step, ring, upload)
         return cls(store, settings or Settings(), surroundings, transport)
 
     @classmethod
@@ -266,8 +267,7 @@ class Device:
             put_renewals(state, step, sorted(accounts))
             if state.ring is not None:
                 upload = state.ring.rotate(state.now_s)
-                state.put_ring(step)
-                step.put(Kind.PREKEYS, b"publish", encode(upload))
+                put_upload(step, state.ring, upload)
         self._state_at_rest = State(self._store, self._settings, self._surroundings)
 
     # Waiting

@@ -18,10 +18,10 @@ from msgspec.structs import replace
 
 from client.errors import ClientError, NotEnrolled, Refused
 from client.link import Link, RefusedEvent, UpEvent
+from client.prekey_rows import ADD, PUBLISH, put_upload
 from client.state import State
-from client.store import Kind, Step
+from client.store import Kind
 from keys.identity import DeviceKeys
-from keys.prekeys import PrekeyRing
 from wire.codec import Id, Key, Record, Signature, decode, encode
 from wire.commands import AddPrekeys, DeviceCommand, Enrol, PublishList, PublishPrekeys
 from wire.errors import FormatError, RefusalCode
@@ -46,8 +46,6 @@ _FILE_CHARACTERS_MAX: Final = 8_192
 _LABEL: Final = "device-request"
 _RETRY_S: Final = 5.0
 
-_PUBLISH: Final = b"publish"
-_ADD: Final = b"add"
 _LIST: Final = b"list"
 
 
@@ -119,15 +117,6 @@ def _unline(head: str, text: str) -> bytes:
         raise FormatError(head, "is not base64") from None
 
 
-# Rows
-
-
-def put_prekeys(step: Step, ring: PrekeyRing, upload: Prekeys) -> None:
-    """A ring and its first upload, within the step that makes the device."""
-    step.put(Kind.PREKEYS, b"ring", ring.to_bytes())
-    step.put(Kind.PREKEYS, _PUBLISH, encode(upload))
-
-
 class Enrolment:
     """What a device publishes of itself.
 
@@ -178,18 +167,18 @@ class Enrolment:
         if value is not None:
             signed = decode(SignedList, value, "device list")
             self._ask(_LIST, lambda ref: PublishList(ref, signed))
-        value = state.store.get(Kind.PREKEYS, _PUBLISH)
+        value = state.store.get(Kind.PREKEYS, PUBLISH)
         if value is not None:
             upload = decode(Prekeys, value, "prekeys")
-            self._ask(_PUBLISH, lambda ref: PublishPrekeys(ref, upload))
-        value = state.store.get(Kind.PREKEYS, _ADD)
+            self._ask(PUBLISH, lambda ref: PublishPrekeys(ref, upload))
+        value = state.store.get(Kind.PREKEYS, ADD)
         if value is not None:
             one_time: tuple[OneTimePrekey, ...] = decode(_OneTime, value, "prekeys")
-            self._ask(_ADD, lambda ref: AddPrekeys(ref, one_time))
+            self._ask(ADD, lambda ref: AddPrekeys(ref, one_time))
 
     def _ask_enrol(self, token: Token) -> None:
         state = self._state
-        value = state.store.get(Kind.PREKEYS, _PUBLISH)
+        value = state.store.get(Kind.PREKEYS, PUBLISH)
         assert value is not None, "a device is made with its first upload"
         upload = decode(Prekeys, value, "prekeys")
         self._ask(b"enrol", lambda ref: Enrol(ref, token, state.own_list, upload))
@@ -201,21 +190,20 @@ class Enrolment:
     def _renew(self) -> None:
         """Rotate or add prekeys when it is time; the private halves are durable first."""
         state, ring = self._state, self._state.ring
-        if ring is None or not state.device.enrolled or state.store.get(Kind.PREKEYS, _PUBLISH) is not None:
+        if ring is None or not state.device.enrolled or state.store.get(Kind.PREKEYS, PUBLISH) is not None:
             return
         if ring.rotation_due(state.now_s):
             upload = ring.rotate(state.now_s)
             with state.store.step() as step:
-                state.put_ring(step)
-                step.put(Kind.PREKEYS, _PUBLISH, encode(upload))
-                step.delete(Kind.PREKEYS, _ADD)
+                put_upload(step, ring, upload)
+                step.delete(Kind.PREKEYS, ADD)
             return
-        if state.store.get(Kind.PREKEYS, _ADD) is None and self._left < ONE_TIME_PREKEYS_LOW:
+        if state.store.get(Kind.PREKEYS, ADD) is None and self._left < ONE_TIME_PREKEYS_LOW:
             one_time = ring.replenish(max(0, self._left))
             self._left += len(one_time)
             with state.store.step() as step:
                 state.put_ring(step)
-                step.put(Kind.PREKEYS, _ADD, encode(one_time))
+                step.put(Kind.PREKEYS, ADD, encode(one_time))
 
     def rotate_now(self) -> None:
         """New prekeys at once: the old ones may be known to a copy of this home."""
@@ -224,9 +212,8 @@ class Enrolment:
             return
         upload = ring.rotate(state.now_s)
         with state.store.step() as step:
-            state.put_ring(step)
-            step.put(Kind.PREKEYS, _PUBLISH, encode(upload))
-            step.delete(Kind.PREKEYS, _ADD)
+            put_upload(step, ring, upload)
+            step.delete(Kind.PREKEYS, ADD)
 
     # The account's list
 
@@ -265,11 +252,11 @@ class Enrolment:
         what = self._asked.pop(ref, None)
         if what is None:
             return False
-        if what in {b"enrol", _PUBLISH}:
+        if what in {b"enrol", PUBLISH}:
             self._told_left(ONE_TIME_PREKEYS_PER_UPLOAD_MAX)
         with self._state.store.step() as step:
             if what == b"enrol":
-                step.delete(Kind.PREKEYS, _PUBLISH)
+                step.delete(Kind.PREKEYS, PUBLISH)
                 self._state.put_device(step, replace(self._state.device, enrolled=True, token=()))
             elif what == _LIST:
                 step.delete(Kind.META, _LIST)
@@ -285,7 +272,7 @@ class Enrolment:
         what = self._asked.pop(event.ref, None)
         if what is None:
             return False
-        if event.code is RefusalCode.NOT_ENTITLED and what == _PUBLISH:
+        if event.code is RefusalCode.NOT_ENTITLED and what == PUBLISH:
             # The list that names this device may be published at any moment.
             self._retry_s = now_s + _RETRY_S
             return True
@@ -293,8 +280,8 @@ class Enrolment:
         self.failure = error if what == b"enrol" else None
         with self._state.store.step() as step:
             self._state.put_notice(step, error)
-            if what == _ADD:
-                step.delete(Kind.PREKEYS, _ADD)
+            if what == ADD:
+                step.delete(Kind.PREKEYS, ADD)
             elif what == _LIST:
                 step.delete(Kind.META, _LIST)
         return True

@@ -178,7 +178,7 @@ class Outbox:
                 self._wait_for(account, name)
                 return
             try:
-                sessions.initiate(step, account, entry, bundle)
+                sessions.initiate(step, self._state.own_list, account, entry, bundle)
             except BlindpostError as error:
                 # A bundle that verifies and still starts no session: nothing has moved; another look-up gets another.
                 self._state.put_notice(step, error, accounts=(account,))

@@ -14,26 +14,26 @@ session is a row of its own, named by peer and EK; the order of a peer's session
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from client.errors import Alarm, ListRolledBack
-from client.pins import PinnedAccount
-from client.store import Kind, Step
+from client.pins import PinnedAccount, Pins
+from client.prekey_rows import put_ring
+from client.store import Kind, Step, Store
+from client.surroundings import Surroundings
 from keys.errors import SenderRefused
 from keys.handshake import Inbound
 from keys.hints import HintIndex
+from keys.identity import DeviceKeys
 from keys.message import Opening
+from keys.prekeys import PrekeyRing
 from keys.session import Session, opening_of_first
 from keys.session_set import SessionSet
 from wire.codec import Key, Record, decode, encode
 from wire.errors import BlindpostError
 from wire.hashing import KeyRole, hash32, typed
-from wire.identity import Account, DeviceEntry
+from wire.identity import Account, DeviceEntry, SignedList
 from wire.limits import CHUNK_BYTES_MIN, CHUNK_BYTES_STEP, HINT_SEARCH_MAX, KEY_BYTES
 from wire.prekeys import Bundle
-
-if TYPE_CHECKING:
-    from client.state import State
 
 __all__ = ["Opened", "Sessions", "Unopened", "has_chunk_length"]
 
@@ -91,11 +91,21 @@ class Sessions:
     """All sessions of a device.
 
     Args:
-        state: the device's state, of which keys, prekeys and pins are used.
+        store: where the rows of sessions are.
+        keys: the device's keys.
+        ring: its prekeys; None where the home has none.
+        pins: the accounts that it believes.
+        surroundings: clock and randomness.
     """
 
-    def __init__(self, state: "State") -> None:
-        self._state = state
+    def __init__(
+        self, store: Store, keys: DeviceKeys, ring: PrekeyRing | None, pins: Pins, surroundings: Surroundings
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._ring = ring
+        self._pins = pins
+        self._surroundings = surroundings
         self._sets: dict[bytes, SessionSet] = {}
         self._peers: dict[bytes, tuple[str, bytes]] = {}
         self._stale: set[bytes] = set()
@@ -108,14 +118,14 @@ class Sessions:
         return f"Sessions(peers={len(self._sets)})"
 
     def _load(self) -> None:
-        rows = dict(self._state.store.items(Kind.SESSION))
+        rows = dict(self._store.items(Kind.SESSION))
         for name, value in rows.items():
             if len(name) != KEY_BYTES:
                 continue
             order = decode(_Order, value, "session order")
             peer = self._set_of(order.account, order.device_key)
             for ephemeral in order.ephemerals:
-                session = Session.from_bytes(rows[name + ephemeral], self._state.random)
+                session = Session.from_bytes(rows[name + ephemeral], self._surroundings.random)
                 peer.received(session)
                 self._index.add((name, ephemeral), session)
             if order.stale:
@@ -133,13 +143,15 @@ class Sessions:
         name = _peer_name(account, device_key)
         return bool(self._sets.get(name)) and name not in self._stale
 
-    def initiate(self, step: Step, account: str, entry: DeviceEntry, bundle: Bundle) -> None:
+    def initiate(self, step: Step, own_list: SignedList, account: str, entry: DeviceEntry, bundle: Bundle) -> None:
         """Begin a session with a device of an account's verified list, by a bundle whose signatures are verified.
+
+        The own account's newest list goes with the first message.
 
         Raises:
             HandshakeError: no session can begin with this bundle; nothing has moved.
         """
-        session = Session.initiate(self._state.keys, self._state.own_list, entry, bundle, self._state.random)
+        session = Session.initiate(self._keys, own_list, entry, bundle, self._surroundings.random)
         name = _peer_name(account, entry.device_key)
         dropped = self._set_of(account, entry.device_key).began(session)
         self._stale.discard(name)
@@ -166,19 +178,19 @@ class Sessions:
             Alarm: it would begin a session, but its sender's list is not to be believed; nothing has moved.
         """
         ref = self._index.find(body)
-        if ref is None and self._state.ring is not None and body[:16] in self._state.ring:
+        if ref is None and self._ring is not None and body[:16] in self._ring:
             return self._accept(step, body, envelope_id)
         if ref is None and not has_chunk_length(len(body)):
             ref = self._index.search(body, self._all(), HINT_SEARCH_MAX)
         if ref is None:
             raise Unopened(None)
         account, device_key = self._peers[ref[0]]
-        known = self._state.pins.get(account)
+        known = self._pins.get(account)
         if known is None or known.devices.entry_of(device_key) is None:
             raise Unopened(SenderRefused("the device is not on its account's newest list any more"))
         session = self._sets[ref[0]][ref[1]]
         try:
-            content = session.decrypt(body, envelope_id, self._state.now_s)
+            content = session.decrypt(body, envelope_id, self._surroundings.now_s)
         except BlindpostError as error:
             self._failed(step, ref[0])
             raise Unopened(error) from None
@@ -193,17 +205,16 @@ class Sessions:
         return [((name, session.ephemeral), session) for name, peer in self._sets.items() for session in peer]
 
     def _accept(self, step: Step, body: bytes, envelope_id: bytes) -> Opened:
-        state = self._state
-        assert state.ring is not None
+        assert self._ring is not None
         try:
             accepted = Session.accept(
-                state.keys,
-                state.ring,
+                self._keys,
+                self._ring,
                 body,
                 envelope_id,
-                state.now_s,
+                self._surroundings.now_s,
                 check_sender=self._check_sender,
-                entropy=state.random,
+                entropy=self._surroundings.random,
             )
         except Alarm:
             raise
@@ -213,7 +224,7 @@ class Sessions:
         inbound, session = accepted.inbound, accepted.session
         fresh = self._fresh_pin(inbound)
         if fresh is not None:
-            state.pins.adopt(step, fresh, state.now_s)
+            self._pins.adopt(step, fresh, self._surroundings.now_s)
         account, device_key = inbound.sender_list.account, inbound.sender_device
         name = _peer_name(account, device_key)
         dropped = self._set_of(account, device_key).received(session)
@@ -221,13 +232,13 @@ class Sessions:
         self._index.add((name, session.ephemeral), session)
         self._put(step, name, session, dropped)
         self._put_order(step, name)
-        state.put_ring(step)
+        put_ring(step, self._ring)
         return Opened(account, device_key, accepted.content)
 
     def _check_sender(self, inbound: Inbound) -> None:
         """Called by keys/ before anything moves."""
         self._fresh_pin(inbound)
-        known = self._state.pins.get(inbound.sender_list.account)
+        known = self._pins.get(inbound.sender_list.account)
         if known is None or known.devices.version < inbound.sender_list.version:
             return
         if known.devices.entry_of(inbound.sender_device) is None:
@@ -235,7 +246,7 @@ class Sessions:
 
     def _fresh_pin(self, inbound: Inbound) -> PinnedAccount | None:
         try:
-            return self._state.pins.check(inbound.sender_signed_list, inbound.sender_list.account)
+            return self._pins.check(inbound.sender_signed_list, inbound.sender_list.account)
         except ListRolledBack:
             # Not an attack here: a first message repeats the list of the day on which its session began. It teaches
             # nothing, and `_check_sender` asks whether the device is still on the newest list.
@@ -256,13 +267,13 @@ class Sessions:
         """What opens this body and nothing else, if a session or a first message of ours does; no state moves."""
         ref = self._index.find(body)
         try:
-            if ref is None and self._state.ring is not None and body[:16] in self._state.ring:
-                return opening_of_first(self._state.keys, self._state.ring, body, envelope_id, self._state.now_s)
+            if ref is None and self._ring is not None and body[:16] in self._ring:
+                return opening_of_first(self._keys, self._ring, body, envelope_id, self._surroundings.now_s)
             if ref is None:
                 ref = self._index.search(body, self._all(), HINT_SEARCH_MAX)
             if ref is None:
                 return None
-            return self._sets[ref[0]][ref[1]].message_key_of(body, envelope_id, self._state.now_s)
+            return self._sets[ref[0]][ref[1]].message_key_of(body, envelope_id, self._surroundings.now_s)
         except BlindpostError:
             return None
 
@@ -276,7 +287,7 @@ class Sessions:
 
     def _failed(self, step: Step, name: bytes) -> None:
         """A body that names a session does not open in it: the two states may have parted. At most once an hour."""
-        now_s = self._state.now_s
+        now_s = self._surroundings.now_s
         if now_s - self._failed_s.get(name, -_STALE_EVERY_S) >= _STALE_EVERY_S:
             self._failed_s[name] = now_s
             self._mark_stale(step, name)
@@ -302,7 +313,7 @@ class Sessions:
         """Erase skipped keys whose time is over."""
         for name, peer in self._sets.items():
             for session in peer:
-                if session.ratchet.expire(self._state.now_s):
+                if session.ratchet.expire(self._surroundings.now_s):
                     self._put(step, name, session, ())
 
     def all_sessions(self) -> list[Session]:

@@ -5,28 +5,24 @@ This module owns loading and the device's own rows. Sending is in client/outbox.
 the machine that drives both is client/device.py.
 """
 
-import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from client.errors import HomeInvalid, NotEnrolled
 from client.evidence import Evidence
 from client.pins import PinnedAccount, Pins
+from client.prekey_rows import put_ring, read_ring
 from client.records import AccountRow, DeviceRow, MetaRow, NoticeRow
 from client.sessions import Sessions
 from client.store import Kind, Step, Store
+from client.surroundings import Surroundings
 from keys.identity import AccountKey, DeviceKeys
-from keys.prekeys import PrekeyRing
 from wire.card import RelayCard
 from wire.codec import decode, encode
 from wire.errors import BlindpostError
 from wire.identity import SignedList
 from wire.rotation import RotationRecord
 
-__all__ = ["Settings", "State"]
-
-Random = Callable[[int], bytes]
+__all__ = ["Settings", "State", "Surroundings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +49,6 @@ class Settings:
     """How long an account whose devices lack something (a bundle) waits for its next look-up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """Clock and randomness, handed in so that a test's run can be repeated."""
-
-    now: Callable[[], float] = field(default=time.time)
-    """Unix time in seconds."""
-    random: Random = field(default=os.urandom)
-    """Secret random bytes."""
-
-
 class State:
     """The loaded state of a device.
 
@@ -79,7 +65,7 @@ class State:
         self.store = store
         self.settings = settings
         self.random = surroundings.random
-        self._now = surroundings.now
+        self._surroundings = surroundings
         value = store.get(Kind.DEVICE, b"")
         if value is None:
             raise HomeInvalid("this home holds no device")
@@ -92,10 +78,9 @@ class State:
         )
         value = store.get(Kind.META, b"")
         self.meta = MetaRow((), 0) if value is None else decode(MetaRow, value, "meta row")
-        value = store.get(Kind.PREKEYS, b"ring")
-        self.ring = None if value is None else PrekeyRing.from_bytes(value, self.keys, self.random)
+        self.ring = read_ring(store, self.keys, self.random)
         self.pins = Pins(store)
-        self.sessions = Sessions(self)
+        self.sessions = Sessions(store, self.keys, self.ring, self.pins, surroundings)
         self.evidence = Evidence(store, self.card)
         self.evidence.rotations = self.rotations
         self._notices = max((int.from_bytes(name, "big") for name, _ in store.items(Kind.NOTICE)), default=0)
@@ -107,16 +92,16 @@ class State:
     @property
     def now_s(self) -> int:
         """Unix time in whole seconds."""
-        return int(self._now())
+        return self._surroundings.now_s
 
     @property
     def now_ms(self) -> int:
         """Unix time in whole milliseconds."""
-        return int(self._now() * 1_000)
+        return self._surroundings.now_ms
 
     def next_order(self) -> int:
         """A number that grows with every row made, so that rows can be put in their order again."""
-        self._orders = max(self._orders + 1, int(self._now() * 1_000_000))
+        self._orders = max(self._orders + 1, int(self._surroundings.now() * 1_000_000))
         return self._orders
 
     # The device itself
@@ -156,8 +141,7 @@ class State:
 
     def put_ring(self, step: Step) -> None:
         """Make the prekeys durable within a step."""
-        if self.ring is not None:
-            step.put(Kind.PREKEYS, b"ring", self.ring.to_bytes())
+        put_ring(step, self.ring)
 
     # The relay's rotations
 

@@ -204,7 +204,7 @@ def test_junk_under_a_known_ek_makes_a_session_stale_once_an_hour_at_most(tmp_pa
                 bo.engine.inbox.on_delivery(DeliveryEvent(mailbox, (junk,)), 0.0)
                 stale.append(not sessions.can_send(ANA, ana.public))
                 with bo.state.store.step() as step:
-                    sessions.initiate(step, ANA, ana.entry, _bundle_of(ana))
+                    sessions.initiate(step, bo.state.own_list, ANA, ana.entry, _bundle_of(ana))
             assert stale == [True, False]
 
     run(scenario)

@@ -37,7 +37,7 @@ from client.records import HeldReceipt
 from client.state import Settings, State, Surroundings
 from client.store import Store
 from client.submits import Submits
-from client.transport import Channel, Transport, topics_of
+from client.transport import Channel, LinkMaker, Transport, topics_of
 from wire.codec import encode
 from wire.commands import DeviceCommand
 from wire.errors import BlindpostError
@@ -85,13 +85,7 @@ class Engine:
 
     def _assemble(self) -> None:
         self.state = State(self._store, self._settings, self._surroundings)
-        self.link = Link(
-            self.state.card,
-            [self.state.keys.signing],
-            self.state.random,
-            self.state.rotations,
-            self._settings.window_bytes,
-        )
+        self.link = self._make_link()
         self.outbox = Outbox(self.state, self.link)
         self.submits = Submits(self.state, self.link, self.outbox)
         self.inbox = Inbox(self.state, self.link, self.outbox)
@@ -103,6 +97,12 @@ class Engine:
         self._asked.clear()
         if self.inbox.untaken:
             self.arrived.set()
+
+    def _make_link(self) -> Link:
+        state, window_bytes = self.state, self._settings.window_bytes
+        if isinstance(self._transport, LinkMaker):
+            return self._transport.link(state.card, state.keys.signing, state.random, state.rotations, window_bytes)
+        return Link(state.card, [state.keys.signing], state.random, state.rotations, window_bytes)
 
     # What client/device.py asks
 

@@ -419,10 +419,10 @@ class Link:
             self._start_hello(now_s)
         packets, self._ready = self._ready, []
         if self._standing is not None:
-            packets.extend(self._frames(self._standing, now_s))
+            packets.extend(self._frames(self._standing.sealer.seal, now_s))
         return packets
 
-    def _frames(self, standing: _Standing, now_s: float) -> list[bytes]:
+    def _frames(self, seal: Callable[[bytes], bytes], now_s: float) -> list[bytes]:
         frames: list[bytes] = []
         batch: list[bytes] = []
         room = _FRAME_ROOM_BYTES
@@ -433,14 +433,14 @@ class Link:
                 asked.due_s = float("-inf")
                 continue
             if len(batch) == COMMANDS_PER_FRAME_MAX or len(asked.encoded) > room:
-                frames.append(standing.sealer.seal(_array(batch)))
+                frames.append(seal(_array(batch)))
                 batch, room = [], _FRAME_ROOM_BYTES
             batch.append(asked.encoded)
             room -= len(asked.encoded)
             asked.due_s = now_s + jittered(asked.wait_s, self._random)
             asked.wait_s = min(asked.wait_s * 2, RETRY_LAST_MS / 1_000)
         if batch:
-            frames.append(standing.sealer.seal(_array(batch)))
+            frames.append(seal(_array(batch)))
         return frames
 
     def _admitted(self, asked: _Asked) -> bool:
@@ -456,7 +456,7 @@ class Link:
     def next_deadline_s(self) -> float | None:
         """When `take_packets` should be called next although nothing has arrived; None: never."""
         deadlines = [] if self._hello_due_s is None else [self._hello_due_s]
-        if self._standing is not None:
+        if self.up:
             # What the window holds back is due when something is answered, not at a time.
             deadlines.extend(asked.due_s for asked in self._asked.values() if asked.sent or asked.due_s > 0)
         return min(deadlines, default=None)

@@ -7,19 +7,25 @@ client/device.py. The broker's certificate, where there is one, is checked again
 
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import aiomqtt
 
 from client.errors import TransportClosed
+from wire.card import RelayCard
 from wire.errors import FormatError
 from wire.limits import FRAME_BYTES_MAX
+from wire.rotation import RotationRecord
+from wire.signing import SigningKey
 
-__all__ = ["Channel", "MqttTransport", "Transport", "topics_of"]
+if TYPE_CHECKING:
+    from client.link import Link
+
+__all__ = ["Channel", "LinkMaker", "MqttTransport", "Transport", "topics_of"]
 
 # Packets that wait here for the device while it writes to its disk; what does not fit is dropped, as on any network.
 _INCOMING_MAX = 64
@@ -56,6 +62,22 @@ class Transport(Protocol):
         Raises:
             TransportClosed: the broker cannot be reached.
         """
+        ...
+
+
+@runtime_checkable
+class LinkMaker(Protocol):
+    """A transport that does not lead to the relay itself, but to whoever has the link: client/gateway_link.py."""
+
+    def link(
+        self,
+        card: RelayCard,
+        device: SigningKey,
+        random: Callable[[int], bytes],
+        rotations: Sequence[RotationRecord],
+        window_bytes: int,
+    ) -> "Link":
+        """The device's side of that link; arguments as of `Link`."""
         ...
 
 

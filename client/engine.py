@@ -99,10 +99,11 @@ class Engine:
             self.arrived.set()
 
     def _make_link(self) -> Link:
-        state, window_bytes = self.state, self._settings.window_bytes
+        state, device, window_bytes = self.state, self.state.keys.signing, self._settings.window_bytes
         if isinstance(self._transport, LinkMaker):
-            return self._transport.link(state.card, state.keys.signing, state.random, state.rotations, window_bytes)
-        return Link(state.card, [state.keys.signing], state.random, state.rotations, window_bytes)
+            mailbox = state.keys.mailbox
+            return self._transport.link(state.card, device, mailbox, state.random, state.rotations, window_bytes)
+        return Link(state.card, [device], state.random, state.rotations, window_bytes)
 
     # What client/device.py asks
 

@@ -19,6 +19,7 @@ __all__ = [
     "ClientError",
     "Expired",
     "Forked",
+    "GatewayBusy",
     "HomeInUse",
     "HomeInvalid",
     "Incomplete",
@@ -210,6 +211,22 @@ class WrongPassphrase(ClientError):
 
 class StoreFailed(ClientError):
     """A step could not be made durable; nothing of it happened."""
+
+
+class GatewayBusy(ClientError):
+    """A device has as much waiting at its gateway as it may: nothing was taken, ask again after `retry_after_ms`.
+
+    Args:
+        what: what there is too much of: commands, bytes, devices.
+        limit: the limit that was passed.
+        retry_after_ms: how long to wait before asking again, in milliseconds.
+    """
+
+    def __init__(self, what: str, limit: int, retry_after_ms: int) -> None:
+        self.what = what
+        self.limit = limit
+        self.retry_after_ms = retry_after_ms
+        super().__init__(f"gateway: too many {what} wait (limit {limit}); ask again after {retry_after_ms} ms")
 
 
 class TransportClosed(ClientError):

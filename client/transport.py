@@ -2,7 +2,7 @@
 
 `Transport` is what a device needs of it; tests give a loopback with the same two methods. The broker is trusted with
 nothing: whatever it does to packets, the link notices or repeats. Connecting again and the waits between are left to
-client/device.py. The broker's certificate, where there is one, is checked against the system's or the given CA.
+client/device.py. Over TLS the broker's certificate is checked, and the device shows its own (wire/broker_tls.py).
 """
 
 import socket
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import aiomqtt
 
 from client.errors import TransportClosed
+from wire.broker_tls import TlsInvalid, client_context
 from wire.card import RelayCard
 from wire.errors import FormatError
 from wire.limits import FRAME_BYTES_MAX
@@ -31,6 +32,8 @@ __all__ = ["Channel", "LinkMaker", "MqttTransport", "Transport", "topics_of"]
 _INCOMING_MAX = 64
 _KEEPALIVE_S = 30
 _CONNECT_TIMEOUT_S = 10
+# From here on a broker's answer to a subscription is a refusal (MQTT 3.1.1, section 3.9.3).
+_REFUSED = 0x80
 
 
 class Channel(Protocol):
@@ -73,11 +76,12 @@ class LinkMaker(Protocol):
         self,
         card: RelayCard,
         device: SigningKey,
+        mailbox: bytes,
         random: Callable[[int], bytes],
         rotations: Sequence[RotationRecord],
         window_bytes: int,
     ) -> "Link":
-        """The device's side of that link; arguments as of `Link`."""
+        """The device's side of that link; arguments as of `Link`, and the device's mailbox."""
         ...
 
 
@@ -115,14 +119,13 @@ class MqttTransport:
 
     Args:
         broker: `mqtt://HOST:PORT` or `mqtts://HOST:PORT`, as on the relay card; no name or password in it.
-        ca_file: the authority that signed the broker's certificate; without it, the system's.
-        certificate: this device's certificate and key file for the broker, where it asks for one.
+        home: the device's home, which may hold certificates for the broker; without it, the system's authorities.
 
     Raises:
         FormatError: the URL is not one of these.
     """
 
-    def __init__(self, broker: str, ca_file: Path | None = None, certificate: tuple[Path, Path] | None = None) -> None:
+    def __init__(self, broker: str, home: Path | None = None) -> None:
         parts = urlsplit(broker)
         try:
             port = parts.port
@@ -132,12 +135,20 @@ class MqttTransport:
             raise FormatError("broker", f"{broker[:80]!r} is not mqtt://HOST:PORT or mqtts://HOST:PORT")
         self.broker = broker
         self._host = parts.hostname
-        self._tls = None
-        if parts.scheme == "mqtts":
-            self._tls = ssl.create_default_context(cafile=ca_file)
-            if certificate:
-                self._tls.load_cert_chain(*certificate)
-        self._port = port or (8883 if self._tls else 1883)
+        self._over_tls = parts.scheme == "mqtts"
+        self._home = home
+        self._port = port or (8883 if self._over_tls else 1883)
+
+    def _context(self) -> ssl.SSLContext | None:
+        """Made for each connection: certificates are renewed while a device runs."""
+        if not self._over_tls:
+            return None
+        if self._home is None:
+            return ssl.create_default_context()
+        try:
+            return client_context(self._home)
+        except TlsInvalid as error:
+            raise TransportClosed(f"{self.broker}: {error}") from None
 
     @asynccontextmanager
     async def connect(self, topic_up: str, topic_down: str) -> AsyncIterator[Channel]:
@@ -145,7 +156,7 @@ class MqttTransport:
         client = aiomqtt.Client(
             self._host,
             self._port,
-            tls_context=self._tls,
+            tls_context=self._context(),
             clean_session=True,
             protocol=aiomqtt.ProtocolVersion.V311,
             keepalive=_KEEPALIVE_S,
@@ -156,7 +167,9 @@ class MqttTransport:
         )
         try:
             async with client:
-                await client.subscribe(topic_down, qos=0)
+                granted = await client.subscribe(topic_down, qos=0)
+                if any((code if isinstance(code, int) else code.value) >= _REFUSED for code in granted):
+                    raise TransportClosed(f"{self.broker}: the broker lets this device not subscribe to its own topic")
                 yield _MqttChannel(client, topic_up, topic_down)
         except (TimeoutError, aiomqtt.MqttError, OSError) as error:
             raise TransportClosed(f"{self.broker}: {error}") from None

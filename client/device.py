@@ -34,7 +34,7 @@ from client.engine import Engine
 from client.enrolment import approval_text, read_approval, read_request, request_fingerprint, request_text
 from client.errors import Unknown
 from client.home import create_home, open_home
-from client.inbox import kept_name
+from client.kept import kept_name
 from client.link import DirectoryEvent
 from client.message import Message, Notice, SentStatus
 from client.outbox import expiry_of, put_renewals
@@ -78,7 +78,7 @@ class Device:
         self._settings = settings
         self._surroundings = surroundings
         self._state_at_rest = State(store, settings, surroundings)
-        self._transport = transport or MqttTransport(self._state_at_rest.card.broker)
+        self._transport = transport or MqttTransport(self._state_at_rest.card.broker, store.home)
         self._engine: Engine | None = None
         self._task: asyncio.Task[None] | None = None
         if store.rolled_back:
@@ -318,8 +318,8 @@ class Device:
             clock = asyncio.get_running_loop().time
             while True:
                 await self.enrolled()
-                left_s = self.engine.inbox.arrived_s + quiet_s - clock()
-                if self.engine.inbox.is_subscribed and left_s <= 0:
+                left_s = self.engine.inbox.subscription.arrived_s + quiet_s - clock()
+                if self.engine.inbox.subscription.is_answered and left_s <= 0:
                     return
                 await asyncio.sleep(max(left_s, quiet_s / 4))
 

@@ -1,279 +1,351 @@
-"""`python -m benchmarks relay`: durable receipted messages a second through a real relay, and its CPU for each.
+"""The relay: durable receipted messages a second, latency at stated rates, and what each message costs.
 
-The relay is a process of its own, with SQLite on disk; its broker is amqtt inside it, or Mosquitto where that
-is installed (a process of its own, whose CPU is not the relay's). This process is the load: senders and
-recipients that speak links and frames, random bodies of the size of 1 KiB of ciphertext, at 1, 8 and 64
-envelopes a frame; it shares the machine.
+The relay is a process of its own with SQLite on disk; so is its broker (amqtt excepted, which runs inside the relay),
+and so is the load. Closed loop for the capacity: each sender keeps a window of envelopes unacknowledged. Open loop for
+the latency: envelopes are due at independent times of a stated rate, and latency counts from when one was due (no
+coordinated omission). Every receipt is verified and every body compared while the clock runs; a lost or doubled
+envelope fails the run.
 
-Two ways: *online*, the recipients are subscribed while the senders send, and acknowledge; *drain*, they are away, and
-subscribe when everything is receipted. A closed loop: each sender keeps a window of submits under way. Every receipt is
-verified and every envelope must arrive once, or the run fails (exit status 1).
-
-CPU is user and system time of the relay's process from /proc/PID/stat, from the first submit to the last ack's answer.
+CPU is user and system time from /proc, from the first submit to the answer to the last ack: delivery and erasure are
+in it. `load busy` says how much of one core the load itself used: near 100 % the load, not the relay, is the limit.
 """
 
 import argparse
-import asyncio
-import contextlib
-import json
-import os
-import platform
-import shutil
-import socket
-import sqlite3
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
-from benchmarks.machine import describe
-from benchmarks.wire_device import BODY_BYTES, Mail, MqttHub, WireDevice, activation_token
-from wire.card import RelayCard
-from wire.signing import SigningKey
+from benchmarks.charts import Bars, Chart, Curves, bars_of
+from benchmarks.disk import flush_ms
+from benchmarks.fsyncs import Counter, counting
+from benchmarks.histogram import Histogram
+from benchmarks.load.job import Job, LoadResult
+from benchmarks.load.parties import body_bytes_for
+from benchmarks.load.process import running
+from benchmarks.machine import facts, versions
+from benchmarks.processes import memory_of, usage_of
+from benchmarks.progress import Bar, progress
+from benchmarks.report import Case, Report, Skipped, new_report
+from benchmarks.running import command_line, finish, guarded, parser_of, words_of
+from benchmarks.servers import BROKERS, RelayServer, missing_broker, relay_server
 
-TENANT = "bench.example"
-READY_S_MAX = 20
-STEP_S_MAX = 300
+__all__ = ["Setting", "main", "measure"]
+
+Merged = dict[str, Histogram]
+"""Latencies of all rounds so far, by case and kind."""
+
+STORES = ("disk", "tmpfs")
+_TMPFS = Path("/dev/shm")  # noqa: S108  # a folder of our own is made in it
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """One run."""
+class Setting:
+    """One case."""
 
-    broker: str
-    way: str
-    envelopes_per_frame: int
-    messages: int
-    receipted_per_s: float
-    delivered_per_s: float
-    relay_cpu_us_per_message: float
-    seconds: float
-    refusals: int
-    """Commands that the relay refused and the sender repeated: what backpressure cost this run."""
+    transport: str = "nats"
+    store: str = "disk"
+    envelopes_a_frame: int = 1
+    content_bytes: int = 1_024
+    mailboxes: int = 1_000
+    linked: int = 0
+    """Devices that are linked and subscribed beside those of the load."""
+    online: bool = True
+    rate_per_s: float = 0.0
 
+    @property
+    def name(self) -> str:
+        """The case's name, the same in every report."""
+        size = f"{self.content_bytes} B" if self.content_bytes < 1_024 else f"{self.content_bytes // 1_024} KiB"
+        words = [self.transport, f"{self.envelopes_a_frame} a frame", size]
+        words += [] if self.store == "disk" else [self.store]
+        words += [] if self.mailboxes == 1_000 else [f"{self.mailboxes} mailboxes"]
+        words += [f"{self.linked} linked besides"] if self.linked else []
+        words += [] if self.online else ["recipients away"]
+        words += [f"open loop, {self.rate_per_s:.0f}/s"] if self.rate_per_s else []
+        return ", ".join(words)
 
-class LostOrDoubled(Exception):
-    """An envelope was lost or doubled: the figures mean nothing."""
+    @property
+    def dimensions(self) -> dict[str, str | int | float]:
+        """The case's dimensions, for the result's file."""
+        return {
+            "transport": self.transport,
+            "store": self.store,
+            "envelopes_a_frame": self.envelopes_a_frame,
+            "content_bytes": self.content_bytes,
+            "body_bytes": body_bytes_for(self.content_bytes),
+            "mailboxes": self.mailboxes,
+            "linked_besides": self.linked,
+            "recipients": "online" if self.online else "away",
+            "rate_per_s": self.rate_per_s,
+        }
 
 
 def main(argv: list[str]) -> int:
     """Run the benchmark; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks relay", description=__doc__.splitlines()[0])
-    parser.add_argument("--messages", type=int, default=0, help="messages a run (default: by frame size)")
-    parser.add_argument("--devices", type=int, default=4, help="senders, and as many recipients (default 4)")
-    parser.add_argument("--frames", default="1,8,64", help="envelopes a frame (default 1,8,64)")
-    parser.add_argument("--brokers", default="amqtt,mosquitto")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")
-    arguments = parser.parse_args(argv)
-    sizes = [int(size) for size in arguments.frames.split(",")]
-    results: list[Result] = []
-    notes: list[str] = []
-    try:
-        for broker in arguments.brokers.split(","):
-            if broker == "mosquitto" and _mosquitto() is None:
-                notes.append("mosquitto is not installed: not measured")
-                continue
-            for size in sizes:
-                for way in ("online", "drain"):
-                    messages = arguments.messages or {1: 2_000, 8: 4_000}.get(size, 8_000)
-                    results.append(_run(broker, way, size, messages, arguments.devices))
-                    if not arguments.json:
-                        print(_row(results[-1]), flush=True)
-    except LostOrDoubled as error:
-        print(f"FAILED: {error}", file=sys.stderr)
-        return 1
-    report = {"machine": describe(), "versions": _versions(), "command": _command(argv), "body_bytes": BODY_BYTES}
-    report |= {"notes": notes, "results": [asdict(result) for result in results]}
-    if arguments.json:
-        print(json.dumps(report, indent=2))
-    else:
-        print(f"bodies of {BODY_BYTES} bytes; {report['machine']}; {report['versions']}")
-        print(f"{report['command']}", *notes, sep="\n")
-    return 0
+    return guarded(lambda: _main(argv))
 
 
-def _row(result: Result) -> str:
-    return (
-        f"{result.broker:9} {result.way:6} {result.envelopes_per_frame:3} a frame  {result.messages:6} messages  "
-        f"{result.receipted_per_s:8.0f} receipted/s  {result.delivered_per_s:8.0f} delivered/s  "
-        f"{result.relay_cpu_us_per_message:6.0f} us of relay CPU each"
-        + (f"  {result.refusals} refused and repeated" if result.refusals else "")
+def _parser() -> argparse.ArgumentParser:
+    parser = parser_of("relay", __doc__ or "", rounds=3)
+    parser.add_argument("--transports", type=words_of, default=["nats", "mosquitto", "amqtt"], help=", ".join(BROKERS))
+    parser.add_argument("--frames", type=words_of, default=["1", "64"], help="envelopes a frame (default 1,64)")
+    parser.add_argument("--content", type=words_of, default=["1024"], help="bytes of content (default 1024)")
+    parser.add_argument("--stores", type=words_of, default=["disk"], help="disk, tmpfs: where the SQLite file is")
+    parser.add_argument("--mailboxes", type=words_of, default=["1000"], help="recipients (default 1000)")
+    parser.add_argument("--linked", type=words_of, default=["0"], help="devices linked besides (default 0)")
+    parser.add_argument("--ways", type=words_of, default=["online"], help="online, away: the recipients meanwhile")
+    parser.add_argument(
+        "--rates",
+        type=words_of,
+        default=["half"],
+        help="open loop at these messages a second, `half` of the capacity found, or `none` (default half)",
     )
+    parser.add_argument("--messages", type=int, default=20_000, help="messages a round (default 20000)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of an open loop's round (default 8)")
+    parser.add_argument("--senders", type=int, default=20, help="senders of each load process (default 20)")
+    parser.add_argument("--window", type=int, default=64, help="envelopes a sender has unacknowledged (default 64)")
+    parser.add_argument("--load-processes", type=int, default=1, help="processes that make the load (default 1)")
+    parser.add_argument("--count-fsyncs", action="store_true", help="one more round under a counter (needs cc)")
+    return parser
 
 
-# ---- one run
+def _main(argv: list[str]) -> int:
+    options = _parser().parse_args(argv)
+    settings = _settings(options)
+    with tempfile.TemporaryDirectory(prefix="blindpost-bench-") as folder:
+        report = new_report(
+            "relay",
+            command_line("relay", argv),
+            options.seed,
+            facts(Path(folder)),
+            versions(("mosquitto", "nats-server")),
+        )
+        for broker in dict.fromkeys(setting.transport for setting in settings):
+            if (reason := missing_broker(broker)) is not None:
+                report.skipped.append(Skipped(broker, reason))
+                settings = [setting for setting in settings if setting.transport != broker]
+        _flush(report, Path(folder))
+        rates = [rate for rate in options.rates if rate != "none"]
+        bases = [one for one in settings if one == replace(settings[0], transport=one.transport)] if settings else []
+        merged: Merged = {}
+        steps = options.rounds * (len(settings) + len(rates) * len(bases)) + options.count_fsyncs * len(settings)
+        with progress(steps) as bar:
+            # Rounds take turns over the cases, so that a noisy neighbour meets all alike.
+            for number in range(options.rounds):
+                for setting in settings:
+                    measure(report, setting, options, number, bar, merged)
+            for base in bases:
+                for rate in rates:
+                    open_setting = replace(base, rate_per_s=_rate(report, base, rate))
+                    for number in range(options.rounds):
+                        measure(report, open_setting, options, number, bar, merged)
+            if options.count_fsyncs:
+                with counting(Path(folder)) as counter:
+                    for setting in settings:
+                        _count(report, setting, options, counter, bar)
+    return finish(report, charts(report), options.out)
 
 
-def _run(broker: str, way: str, size: int, messages: int, devices: int) -> Result:
-    with tempfile.TemporaryDirectory(prefix="blindpost-bench-") as folder, _relay(Path(folder), broker) as (card, pid):
-        load = _load(card, pid, broker, way, size, messages, devices)
-        try:
-            from uvloop import new_event_loop
-        except ImportError:
-            return asyncio.run(load)
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(load)
+def _settings(options: argparse.Namespace) -> list[Setting]:
+    """Transports by frames; then each further value of another dimension, with the rest as the first values are."""
+    frames = [int(one) for one in options.frames]
+    first = Setting(
+        options.transports[0],
+        options.stores[0],
+        frames[0],
+        int(options.content[0]),
+        int(options.mailboxes[0]),
+        int(options.linked[0]),
+        options.ways[0] == "online",
+    )
+    found = [
+        replace(first, transport=transport, envelopes_a_frame=frame)
+        for transport in options.transports
+        for frame in frames
+    ]
+    for frame in frames:
+        base = replace(first, envelopes_a_frame=frame)
+        found += [replace(base, content_bytes=int(one)) for one in options.content[1:]]
+        found += [replace(base, store=one) for one in options.stores[1:]]
+        found += [replace(base, mailboxes=int(one)) for one in options.mailboxes[1:]]
+        found += [replace(base, linked=int(one)) for one in options.linked[1:]]
+        found += [replace(base, online=one == "online") for one in options.ways[1:]]
+    return found
 
 
-async def _load(card: RelayCard, pid: int, broker: str, way: str, size: int, messages: int, devices: int) -> Result:
-    async with _hub(card) as hub:
-        senders = [await _device(hub, card, f"sender{number}") for number in range(devices)]
-        recipients = [await _device(hub, card, f"recipient{number}") for number in range(devices)]
-        if way == "online":
-            for recipient in recipients:
-                await recipient.subscribe()
-        pairs = list(zip(senders, recipients, strict=True))
-        work = [[sender.mail_to(recipient) for _ in range(messages // devices)] for sender, recipient in pairs]
-        sent = sum(len(mails) for mails in work)
-        cpu_s, start_s = _cpu_s(pid), time.perf_counter()
-        async with asyncio.timeout(STEP_S_MAX):
-            await asyncio.gather(*(_send(*pair, mails, size) for pair, mails in zip(pairs, work, strict=True)))
-            receipted_s = time.perf_counter() - start_s
-            drain_s = time.perf_counter()
-            if way == "drain":
-                for recipient in recipients:
-                    await recipient.subscribe()
-            while sum(len(recipient.numbers) for recipient in recipients) < sent:
-                await asyncio.sleep(0.002)
-            delivered_s = time.perf_counter() - (drain_s if way == "drain" else start_s)
-            while any(device.unanswered for device in recipients):
-                await asyncio.sleep(0.002)
-        seconds = time.perf_counter() - start_s
-        cpu_s = _cpu_s(pid) - cpu_s
-        _check(senders, recipients, work)
-        for device in (*senders, *recipients):
-            await device.stop()
-    cpu_us = cpu_s * 1e6 / sent
-    refusals = sum(len(device.refusals) for device in (*senders, *recipients))
-    return Result(broker, way, size, sent, sent / receipted_s, sent / delivered_s, cpu_us, seconds, refusals)
+def _rate(report: Report, base: Setting, rate: str) -> float:
+    if rate != "half":
+        return float(rate)
+    capacity = report.case(base.name).metrics["receipted"].median
+    # Rounded, so that the case keeps its name where the capacity is about the same.
+    return max(100.0, round(capacity / 2, -3))
 
 
-async def _send(sender: WireDevice, recipient: WireDevice, mails: list[Mail], size: int) -> None:
-    """Send mails, `size` a frame, with a window of frames under way."""
-    window = asyncio.Semaphore(max(2, min(64, 512 // size)))
-
-    async def submit(part: list[Mail]) -> None:
-        try:
-            await sender.submit(recipient, part)
-        finally:
-            window.release()
-
-    async with asyncio.TaskGroup() as group:
-        for start in range(0, len(mails), size):
-            await window.acquire()
-            group.create_task(submit(mails[start : start + size]))
+def _flush(report: Report, folder: Path) -> None:
+    """What one flush to this disk costs: the floor of every latency."""
+    case = report.case("one flush of 64 KiB to this disk", bytes=65_536)
+    times = flush_ms(folder, 65_536, 200)
+    case.metrics.clear()
+    case.add("median", "ms", "less", median(times))
+    case.add("p99", "ms", "less", sorted(times)[int(0.99 * len(times))])
 
 
-def _check(senders: list[WireDevice], recipients: list[WireDevice], work: list[list[Mail]]) -> None:
-    for sender, recipient, mails in zip(senders, recipients, work, strict=True):
-        wanted = {mail.envelope.envelope_id for mail in mails}
-        if sender.check_receipts() != len(wanted):
-            raise LostOrDoubled(f"{len(sender.receipts)} receipts for {len(wanted)} envelopes")
-        if set(recipient.numbers) != wanted or len(recipient.received) != len(wanted):
-            raise LostOrDoubled(f"{len(recipient.numbers)} of {len(wanted)} envelopes arrived")
-        if recipient.doubled:
-            raise LostOrDoubled(f"{len(recipient.doubled)} envelopes were doubled")
-        if {receipt.envelope_id: receipt.number for receipt in sender.receipts} != recipient.numbers:
-            raise LostOrDoubled("receipts and deliveries differ")
+# ---- one round
 
 
-@contextlib.asynccontextmanager
-async def _hub(card: RelayCard) -> AsyncIterator[MqttHub]:
-    host, _, port = card.broker.removeprefix("mqtt://").rpartition(":")
-    hub = MqttHub(host, int(port), card.relay_id)
-    await hub.start()
-    try:
-        yield hub
-    finally:
-        await hub.stop()
+def measure(
+    report: Report, setting: Setting, options: argparse.Namespace, number: int, bar: Bar, merged: Merged
+) -> None:
+    """Measure one round of one case into the report.
+
+    Raises:
+        LostOrDoubled: an envelope was lost or doubled.
+    """
+    bar.step(f"{setting.name}, round {number + 1}")
+    with _served(setting, None) as relay:
+        case = report.case(setting.name, **setting.dimensions)
+        _round(case, relay, setting, options, options.seed + number, bar, merged)
+    bar.done()
 
 
-_ADMIN = SigningKey(os.urandom(32))
+@contextmanager
+def _served(setting: Setting, environment: dict[str, str] | None) -> Iterator[RelayServer]:
+    with tempfile.TemporaryDirectory(prefix="blindpost-bench-") as folder:
+        if setting.store == "disk":
+            with relay_server(Path(folder), setting.transport, environment=environment) as relay:
+                yield relay
+            return
+        with tempfile.TemporaryDirectory(prefix="blindpost-bench-", dir=_TMPFS) as memory:
+            home = Path(memory) / "home"
+            with relay_server(Path(folder), setting.transport, home, environment) as relay:
+                yield relay
 
 
-async def _device(hub: MqttHub, card: RelayCard, name: str) -> WireDevice:
-    device = WireDevice(f"{name}@{TENANT}", card.relay_id, card.signing_key)
-    await device.start(await hub.port(device.tag))
-    await device.enrol(activation_token(_ADMIN, device.account))
-    # As a device does; without credit nothing is delivered yet.
-    await device.subscribe(credit=0)
-    return device
+def _jobs(relay: RelayServer, setting: Setting, options: argparse.Namespace, seed: int) -> list[Job]:
+    messages = int(setting.rate_per_s * options.seconds) if setting.rate_per_s else options.messages
+    # Large bodies: fewer of them, the same bytes as 20,000 of 16 KiB at most.
+    messages = min(messages, max(200, 20_000 * 16_384 // body_bytes_for(setting.content_bytes)))
+    parts = options.load_processes
+    return [
+        Job(
+            name=f"l{part}",
+            broker=relay.url,
+            relay_id=relay.card.relay_id.hex(),
+            relay_key=relay.card.signing_key.hex(),
+            admin_seed=relay.admin.seed.hex(),
+            seed=seed * 1_000 + part,
+            messages=messages // parts,
+            senders=options.senders,
+            recipients=max(1, setting.mailboxes // parts),
+            idle_devices=setting.linked // parts,
+            content_bytes=setting.content_bytes,
+            envelopes_a_frame=setting.envelopes_a_frame,
+            window=options.window,
+            online=setting.online,
+            rate_per_s=setting.rate_per_s / parts,
+        )
+        for part in range(parts)
+    ]
 
 
-# ---- processes
+def _round(
+    case: Case,
+    relay: RelayServer,
+    setting: Setting,
+    options: argparse.Namespace,
+    seed: int,
+    bar: Bar,
+    merged: Merged,
+) -> list[LoadResult]:
+    jobs = _jobs(relay, setting, options, seed)
+    total = sum(job.messages for job in jobs)
+    with running(jobs, lambda done: bar.within(done, total)) as loads:
+        before, counters = usage_of(relay.server.pid), relay.counters()
+        broker_before = usage_of(relay.broker.pid) if relay.broker is not None else None
+        loads.phase("submit", "submitted")
+        memory = memory_of(relay.server.pid)
+        loads.phase("drain", "drained")
+        used = usage_of(relay.server.pid) - before
+        broker_cpu_s = usage_of(relay.broker.pid).cpu_s - broker_before.cpu_s if relay.broker and broker_before else 0.0
+        after = relay.counters()
+        results = loads.phase("finish", "finished")
+    sent = sum(result.sent for result in results)
+    start_ns = min(result.submit_start_ns for result in results)
+    submit_s = (max(result.submitted_ns for result in results) - start_ns) / 1e9
+    drain_start_ns = min(result.first_delivery_start_ns for result in results)
+    deliver_s = (max(result.delivered_ns for result in results) - drain_start_ns) / 1e9
+    commits = after["commits"] - counters["commits"]
+    case.add("receipted", "/s", "" if setting.rate_per_s else "more", sent / submit_s)
+    case.add("delivered", "/s", "" if setting.rate_per_s else "more", sent / deliver_s)
+    case.add("relay CPU", "µs/message", "less", used.cpu_s * 1e6 / sent)
+    if relay.broker is not None:
+        case.add("broker CPU", "µs/message", "less", broker_cpu_s * 1e6 / sent)
+    load_cpu_s = sum(result.submit_cpu_s for result in results)
+    case.add("load busy while submitting", "% of a core", "", 100 * load_cpu_s / submit_s / len(results))
+    case.add("relay memory, RSS", "MiB", "less", memory["rss_kib"] / 1_024)
+    case.add("relay memory, PSS", "MiB", "less", memory["pss_kib"] / 1_024)
+    case.add("written to disk", "bytes/message", "less", used.written_bytes / sent)
+    case.add("envelopes a commit", "", "", sent / commits)
+    case.add("refused and repeated", "", "less", sum(sum(result.refusals.values()) for result in results))
+    case.add("repeated without an answer", "", "less", sum(result.repeats for result in results))
+    if setting.rate_per_s:
+        _latencies(case, results, merged)
+    busiest = max(result.submit_cpu_s for result in results) / submit_s
+    if busiest > 0.9 and not any("load" in note for note in case.notes):
+        case.notes.append("the load used more than 90 % of a core: the figures are a floor of what the relay can do")
+    return results
 
 
-@contextlib.contextmanager
-def _relay(folder: Path, broker: str) -> Iterator[tuple[RelayCard, int]]:
-    """A relay's process, and its broker's if that is another; ended at the end."""
-    home = str(folder / "home")
-    with contextlib.ExitStack() as stack:
-        where = ["--broker", stack.enter_context(_broker(folder))] if broker == "mosquitto" else []
-        command = [sys.executable, "-m", "relay"]
-        subprocess.run([*command, "init", "--home", home, *where], check=True, stdout=subprocess.DEVNULL)
-        admit = [*command, "tenant-add", TENANT, _ADMIN.public.hex(), "--home", home]
-        subprocess.run(admit, check=True, stdout=subprocess.DEVNULL)
-        relay = subprocess.Popen([*command, "run", "--home", home], stdout=subprocess.PIPE, text=True)
-        try:
-            assert relay.stdout is not None
-            if not relay.stdout.readline().startswith("ready "):
-                raise RuntimeError("the relay did not start")
-            yield RelayCard.read(Path(home) / "relay-card.toml"), relay.pid
-        finally:
-            relay.terminate()
-            relay.communicate(timeout=READY_S_MAX)
+def _latencies(case: Case, results: Sequence[LoadResult], merged: Merged) -> None:
+    for kind, field in (
+        ("submit to receipt", "receipt_us"),
+        ("submit to delivery", "delivery_us"),
+        ("late by the load's own fault", "late_us"),
+    ):
+        whole = Histogram()
+        for result in results:
+            whole.merge(Histogram.from_pairs(getattr(result, field)))
+        for percentile in (50.0, 99.0):
+            name = f"{kind}, p{percentile:g} of the round"
+            case.add(name, "ms", "" if kind.startswith("late") else "less", whole.at(percentile) / 1_000)
+        together = merged.setdefault(f"{case.name}: {kind}", Histogram())
+        together.merge(whole)
+        case.percentiles[kind] = [(percentile, value / 1_000) for percentile, value in together.rows()]
 
 
-@contextlib.contextmanager
-def _broker(folder: Path) -> Iterator[str]:
-    program = _mosquitto()
-    assert program is not None
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = folder / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type none\n")
-    process = subprocess.Popen([program, "-c", config], stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + READY_S_MAX
-        while time.monotonic() < deadline:
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.02)
-        yield f"mqtt://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(READY_S_MAX)
+def _count(report: Report, setting: Setting, options: argparse.Namespace, counter: Counter, bar: Bar) -> None:
+    """One more round, in which only flushes are counted: the counter slows what it counts."""
+    bar.step(f"{setting.name}, counting flushes")
+    scratch = Case(setting.name, {})
+    with _served(setting, counter.environment) as relay:
+        before = counter.count()
+        results = _round(scratch, relay, setting, options, options.seed, bar, {})
+        flushes = counter.count() - before
+    report.case(setting.name).add(
+        "fsync and fdatasync", "/1000 messages", "less", flushes * 1_000 / sum(result.sent for result in results)
+    )
+    bar.done()
 
 
-def _mosquitto() -> str | None:
-    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+# ---- the plot
 
 
-def _cpu_s(pid: int) -> float:
-    """User and system time of a process so far, in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-# ---- the report
-
-
-def _versions() -> str:
-    found = [f"Python {platform.python_version()}", f"SQLite {sqlite3.sqlite_version}"]
-    for package in ("aiomqtt", "amqtt", "msgspec", "PyNaCl", "uvloop"):
-        with contextlib.suppress(PackageNotFoundError):
-            found.append(f"{package} {version(package)}")
-    if (program := _mosquitto()) is not None:
-        # `mosquitto -h` ends with status 3, and its first line names the version.
-        told = subprocess.run([program, "-h"], capture_output=True, text=True, check=False).stdout
-        found.append(" ".join(told.split()[:3]))
-    return ", ".join(found)
-
-
-def _command(argv: list[str]) -> str:
-    return " ".join(("python -m benchmarks relay", *argv))
+def charts(report: Report) -> list[Chart]:
+    """Throughput, CPU, and the latency curves."""
+    closed = [case for case in report.cases if "rate_per_s" in case.dimensions and not case.dimensions["rate_per_s"]]
+    found: list[Chart] = [
+        bars_of(closed, "receipted", "Durable receipted messages a second, closed loop"),
+        bars_of(closed, "relay CPU", "Relay CPU for each message, delivery and ack included"),
+    ]
+    curves = {
+        f"{case.name.partition(', open')[0]}, {kind}": rows
+        for case in report.cases
+        for kind, rows in case.percentiles.items()
+        if kind == "submit to receipt"
+    }
+    if curves:
+        found.append(Curves("Submit to receipt at half the capacity, from when each message was due", "ms", curves))
+    return [chart for chart in found if not isinstance(chart, Bars) or chart.rows]

@@ -1,18 +1,22 @@
 """`python -m benchmarks relay`: it measures a real relay, and a run that lost or doubled mail gives no figures."""
 
-import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks import relay as benchmark
-from benchmarks.wire_device import Mail, WireDevice
+from benchmarks.load.ledger import LostOrDoubled
+from benchmarks.machine import describe
+from benchmarks.report import Report
 from tests.relay.running import PROJECT, environment
 
+SMALL = ["--rounds", "1", "--messages", "64", "--senders", "2", "--mailboxes", "3", "--frames", "8"]
 
-def test_a_small_run_reports_figures_with_machine_versions_and_command() -> None:
-    argv = ["--messages", "64", "--devices", "2", "--frames", "8", "--brokers", "amqtt", "--json"]
+
+def run(transport: str, out: Path, *more: str) -> Report:
+    argv = [*SMALL, "--transports", transport, "--out", str(out), *more]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "relay", *argv],
         cwd=PROJECT,
@@ -22,50 +26,57 @@ def test_a_small_run_reports_figures_with_machine_versions_and_command() -> None
         timeout=100,
     )
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert report["command"] == "python -m benchmarks relay " + " ".join(argv)
-    assert report["machine"]
-    assert "amqtt" in report["versions"]
-    assert [(result["way"], result["messages"]) for result in report["results"]] == [("online", 64), ("drain", 64)]
-    assert all(result["receipted_per_s"] > 0 for result in report["results"])
+    report = Report.read(out / "relay.json")
+    assert report.command == "python -m benchmarks relay " + " ".join(argv)
+    assert done.stderr == ""
+    return report
 
 
-def an_exchange() -> tuple[WireDevice, WireDevice, list[Mail]]:
-    """Sender and recipient after a run in which everything arrived; the receipts are checked elsewhere."""
-    sender, recipient = (WireDevice(f"{name}@bench.example", bytes(16), bytes(32)) for name in ("ana", "bob"))
-    mails = [sender.mail_to(recipient) for _ in range(3)]
-    for number, mail in enumerate(mails, 1):
-        recipient.numbers[mail.envelope.envelope_id] = number
-        recipient.received[number] = mail.envelope.envelope_id
-    return sender, recipient, mails
+def test_small_run_writes_figures_with_machine_versions_command_and_plots(tmp_path: Path) -> None:
+    report = run("nats", tmp_path, "--rates", "500", "--seconds", "0.2")
+    assert str(report.machine["processor"]) in describe()
+    assert "nats-server" in report.versions
+    closed, opened = report.cases[1:]
+    assert closed.metrics["receipted"].median > 0
+    assert closed.metrics["relay CPU"].unit == "µs/message"
+    assert closed.dimensions["mailboxes"] == 3
+    assert opened.percentiles["submit to receipt"][0][0] == 50.0
+    assert all(one > 0 for _, one in opened.percentiles["submit to delivery"])
+    svg = (tmp_path / "relay.svg").read_text()
+    assert svg.startswith("<svg ")
+    assert closed.name in svg
+    page = (tmp_path / "relay.html").read_text()
+    assert "<script" not in page
+    assert closed.name in page
 
 
-@pytest.mark.parametrize("fault", ["lost", "doubled", "foreign", "unreceipted"])
-def test_a_run_with_a_fault_fails(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sender, recipient, mails = an_exchange()
-    receipted = len(mails)
-    if fault == "lost":
-        recipient.numbers.pop(mails[0].envelope.envelope_id)
-        recipient.received.pop(1)
-    elif fault == "doubled":
-        recipient.doubled.append(mails[0].envelope.envelope_id)
-    elif fault == "foreign":
-        recipient.numbers[bytes(16)] = 4
-    else:
-        receipted -= 1
-    monkeypatch.setattr(sender, "check_receipts", lambda: receipted)
-    with pytest.raises(benchmark.LostOrDoubled):
-        benchmark._check([sender], [recipient], [mails])
+def test_recipients_that_were_away_and_large_bodies_through_nats(tmp_path: Path) -> None:
+    report = run("nats", tmp_path, "--rates", "none", "--ways", "online,away", "--content", "1024,196608")
+    names = [case.name for case in report.cases[1:]]
+    assert len(names) == 3
+    assert [case.dimensions["body_bytes"] for case in report.cases[1:]] == [1_232, 196_696, 1_232]
+    assert all(case.metrics["delivered"].median > 0 for case in report.cases[1:])
 
 
-def test_a_failed_run_ends_with_status_1_and_no_figures(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_transport_that_is_not_installed_is_skipped_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("benchmarks.servers.program", lambda name: None)
+    assert benchmark.main(["--transports", "mosquitto", "--out", str(tmp_path)]) == 0
+    report = Report.read(tmp_path / "relay.json")
+    assert [one.name for one in report.skipped] == ["mosquitto"]
+    assert "skipped: mosquitto: mosquitto is not installed" in capsys.readouterr().out
+
+
+def test_failed_run_ends_with_status_1_and_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def fails(*_: object) -> None:
-        raise benchmark.LostOrDoubled("1 of 2 envelopes arrived")
+        raise LostOrDoubled("1 of 2 envelopes arrived")
 
-    monkeypatch.setattr(benchmark, "_run", fails)
-    assert benchmark.main(["--brokers", "amqtt", "--frames", "1"]) == 1
+    monkeypatch.setattr(benchmark, "measure", fails)
+    assert benchmark.main(["--transports", "amqtt", "--out", str(tmp_path / "out")]) == 1
     out, errors = capsys.readouterr()
     assert out == ""
-    assert errors == "FAILED: 1 of 2 envelopes arrived\n"
+    assert errors == "FAILED: LostOrDoubled: 1 of 2 envelopes arrived\n"
+    assert not (tmp_path / "out").exists()

@@ -17,48 +17,31 @@ not unsent it. Everything that waits takes a `wait_s` and raises `Unknown` when 
 twice.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
-from msgspec.structs import replace
-
-from client.attachments import CHUNKS_MAX
-from client.content import NO_REPLY, Content, encode_content, wrap_own_copy
+from client import kept, own_devices, people, receiving, sending
+from client.beginning import make_first, make_further
+from client.content import NO_REPLY, Content
 from client.content import Kind as ContentKind
-from client.downloads import payload_of
 from client.engine import Engine
-from client.enrolment import approval_text, read_approval, read_request, request_fingerprint, request_text
-from client.errors import Unknown
-from client.home import create_home, open_home
-from client.kept import kept_name
-from client.link import DirectoryEvent
+from client.enrolment import read_request, request_fingerprint, request_text
+from client.home import Fault, open_home
 from client.message import Message, Notice, SentStatus
-from client.outbox import expiry_of, put_renewals
-from client.pins import PinnedAccount, Pins
-from client.prekey_rows import put_upload
-from client.records import AccountRow, DeviceRow, HeldReceipt, KeptRow, NoticeRow, Sent
+from client.pins import PinnedAccount
+from client.records import HeldReceipt
+from client.running import Running
 from client.state import Settings, State, Surroundings
-from client.store import Kind, Step, Store
-from client.transport import MqttTransport, Transport
-from keys.fingerprint import safety_number
-from keys.identity import AccountKey, DeviceKeys
-from keys.prekeys import PrekeyRing
+from client.store import Store
+from client.transport import Transport
 from keys.vault import STANDARD, Cost
 from wire.card import RelayCard
-from wire.codec import decode, encode
-from wire.commands import LookUp, Withdraw
-from wire.errors import FormatError
-from wire.identity import DeviceEntry, SignedList, Token, check_account, read_activation, verify_signed_list
-from wire.limits import AUDIENCE_MAX, EXPIRY_S_MAX, ID_BYTES, TOKENS_PER_ACK_MAX
+from wire.identity import Token
+from wire.limits import ID_BYTES
 
 __all__ = ["Device"]
-
-T = TypeVar("T")
-Fault = Callable[[str], None]
 
 
 class Device:
@@ -74,15 +57,7 @@ class Device:
     def __init__(
         self, store: Store, settings: Settings, surroundings: Surroundings, transport: Transport | None = None
     ) -> None:
-        self._store = store
-        self._settings = settings
-        self._surroundings = surroundings
-        self._state_at_rest = State(store, settings, surroundings)
-        self._transport = transport or MqttTransport(self._state_at_rest.card.broker, store.home)
-        self._engine: Engine | None = None
-        self._task: asyncio.Task[None] | None = None
-        if store.rolled_back:
-            self._begin_again()
+        self._running = Running(store, settings, surroundings, transport)
 
     def __repr__(self) -> str:
         return f"Device(account={self.state.device.account!r}, device_key={self.state.keys.public.hex()})"
@@ -120,20 +95,8 @@ class Device:
             FormatError: the token is malformed.
             HomeInvalid: the folder is a home already.
         """
-        activation = read_activation(token)
         surroundings = surroundings or Surroundings()
-        random = surroundings.random
-        keys, account_key = DeviceKeys.generate(random), AccountKey.generate(random)
-        signed = account_key.first_list(activation.account, [keys.entry])
-        row = DeviceRow(card.to_toml(), keys.to_bytes(), activation.account, keys.mailbox, (token,), False, False)
-        store = create_home(home, passphrase, random, cost, fault)
-        now_s = int(surroundings.now())
-        ring, upload = PrekeyRing.generate(keys, now_s, entropy=random)
-        with store.step() as step:
-            step.put(Kind.DEVICE, b"", encode(row))
-            step.put(Kind.ACCOUNT, b"", encode(AccountRow(account_key.to_bytes())))
-            _pin_own(store, step, signed, now_s)
-            put_upload(step, ring, upload)
+        store = make_first(home, card, token, passphrase, surroundings, cost, fault)
         return cls(store, settings or Settings(), surroundings, transport)
 
     @classmethod
@@ -155,13 +118,7 @@ class Device:
             HomeInvalid: the folder is a home already.
         """
         surroundings = surroundings or Surroundings()
-        keys = DeviceKeys.generate(surroundings.random)
-        row = DeviceRow(card.to_toml(), keys.to_bytes(), "", keys.mailbox, (), False, False)
-        store = create_home(home, passphrase, surroundings.random, cost, fault)
-        ring, upload = PrekeyRing.generate(keys, int(surroundings.now()), entropy=surroundings.random)
-        with store.step() as step:
-            step.put(Kind.DEVICE, b"", encode(row))
-            put_upload(step, ring, upload)
+        store = make_further(home, card, passphrase, surroundings, cost, fault)
         return cls(store, settings or Settings(), surroundings, transport)
 
     @classmethod
@@ -195,7 +152,7 @@ class Device:
     @property
     def state(self) -> State:
         """The loaded state; for modules of client/ only."""
-        return self._engine.state if self._engine else self._state_at_rest
+        return self._running.state
 
     @property
     def account(self) -> str:
@@ -223,52 +180,24 @@ class Device:
         Raises:
             Unknown: the device is not running; enter its context first.
         """
-        if self._engine is None:
-            raise Unknown("device", "it is not running: use it inside `async with`")
-        return self._engine
+        return self._running.engine
 
     async def __aenter__(self) -> Self:
-        self._engine = Engine(self._store, self._settings, self._surroundings, self._transport)
-        self._task = asyncio.create_task(self._engine.run())
+        self._running.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        engine, task = self._engine, self._task
-        assert engine is not None
-        assert task is not None
-        engine.close()
-        try:
-            await task
-        finally:
-            self._engine = self._task = None
-            self.close()
+        await self._running.stop()
 
     def close(self) -> None:
         """Let go of the home; the context does it by itself."""
-        self._store.close()
+        self._running.store.close()
 
     async def crash(self) -> None:
         """Stop without writing anything more, as a kill would; for tests of crashes."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        self._engine = self._task = None
-        self._store.abandon()
-
-    def _begin_again(self) -> None:
-        """The home was restored or copied: what another copy may have used is never used again here."""
-        state = self._state_at_rest
-        if not state.device.account:
-            return
-        with self._store.step() as step:
-            accounts = state.sessions.mark_all_stale(step) - {state.account}
-            put_renewals(state, step, sorted(accounts))
-            if state.ring is not None:
-                upload = state.ring.rotate(state.now_s)
-                put_upload(step, state.ring, upload)
-        self._state_at_rest = State(self._store, self._settings, self._surroundings)
+        await self._running.crash()
 
     # Waiting
 
@@ -278,7 +207,7 @@ class Device:
         Raises:
             Unknown: not within `wait_s` seconds; it says what went wrong last.
         """
-        await self._until(lambda: self.engine.link.up, "link", wait_s)
+        await self._running.until(lambda: self.engine.link.up, "link", wait_s)
 
     async def enrolled(self, wait_s: float | None = None) -> None:
         """Wait until the relay knows this device.
@@ -287,13 +216,7 @@ class Device:
             Refused: the relay refused the enrolment.
             Unknown: not within `wait_s` seconds.
         """
-
-        def is_enrolled() -> bool:
-            if self.engine.enrolment.failure is not None:
-                raise self.engine.enrolment.failure
-            return self.engine.link.up and self.state.device.enrolled
-
-        await self._until(is_enrolled, "enrol", wait_s)
+        await self._running.until(self._running.is_enrolled, "enrol", wait_s)
 
     async def idle(self, wait_s: float | None = None) -> None:
         """Wait until the outbox is empty: every message, and every D and R notice, has its receipts.
@@ -301,7 +224,7 @@ class Device:
         Raises:
             Unknown: not within `wait_s` seconds.
         """
-        await self._until(lambda: not self.engine.outbox.outgoing, "send", wait_s)
+        await self._running.until(lambda: not self.engine.outbox.outgoing, "send", wait_s)
 
     async def caught_up(self, quiet_s: float = 1.0, wait_s: float | None = None) -> None:
         """Wait until a link stands and nothing was delivered for `quiet_s` seconds.
@@ -313,41 +236,7 @@ class Device:
             Refused: the relay refused the enrolment.
             Unknown: not within `wait_s` seconds.
         """
-
-        async def wait() -> None:
-            clock = asyncio.get_running_loop().time
-            while True:
-                await self.enrolled()
-                left_s = self.engine.inbox.subscription.arrived_s + quiet_s - clock()
-                if self.engine.inbox.subscription.is_answered and left_s <= 0:
-                    return
-                await asyncio.sleep(max(left_s, quiet_s / 4))
-
-        await self._within(wait(), "receive", wait_s)
-
-    async def _until(self, condition: Callable[[], bool], what: str, wait_s: float | None) -> None:
-        async def wait() -> None:
-            while not condition():
-                await self.engine.changed.wait()
-
-        await self._within(wait(), what, wait_s)
-
-    async def _within(self, awaitable: Awaitable[T], what: str, wait_s: float | None) -> T:
-        loop_task = self._task
-        assert loop_task is not None, "the engine was asked for before"
-        waiting = asyncio.ensure_future(awaitable)
-        try:
-            await asyncio.wait({waiting, loop_task}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                return waiting.result()
-            if loop_task.done():
-                # Whoever waits must not wait for ever when the loop has failed.
-                loop_task.result()
-                raise Unknown(what, "the device was stopped")
-        finally:
-            waiting.cancel()
-        last = self.engine.last_error
-        raise Unknown(what, str(last) if last else f"no answer within {wait_s} s")
+        await self._running.within(self._running.quiet(quiet_s), "receive", wait_s)
 
     # Sending
 
@@ -399,18 +288,7 @@ class Device:
             Expired: the time ran out.
             Unknown: not all receipts within `wait_s`; the outbox goes on.
         """
-        names = self.post(content, to, bcc, expiry_s=expiry_s)
-        engine = self.engine
-        receipts = engine.collect(content.message_id)
-        futures = [engine.future_of(name) for name in names]
-        engine.wake()
-        try:
-            await self._within(_all(futures), f"message {content.message_id.hex()}", wait_s)
-            return tuple(receipts)
-        finally:
-            for name in names:
-                engine.forget_future(name)
-            engine.forget_collection(content.message_id)
+        return await sending.send(self._running, content, to, bcc, expiry_s, wait_s)
 
     def post(
         self, content: Content, to: Sequence[str], bcc: Sequence[str] = (), *, expiry_s: int | None = None
@@ -420,79 +298,15 @@ class Device:
         Raises:
             FormatError, NotEnrolled, Alarm: as `send`.
         """
-        engine, state = self.engine, self.state
-        recipients = tuple(dict.fromkeys(check_account(address) for address in (*to, *bcc)))
-        if not 1 <= len(recipients) <= AUDIENCE_MAX:
-            raise FormatError("recipients", f"are {len(recipients)}", AUDIENCE_MAX)
-        lifetime_s = state.settings.expiry_s if expiry_s is None else expiry_s
-        if not 0 < lifetime_s <= EXPIRY_S_MAX:
-            raise FormatError("expiry_s", f"is {lifetime_s}", EXPIRY_S_MAX)
-        encode_content(content)
-        for account in recipients:
-            if (blocked := engine.outbox.blocked(account)) is not None:
-                raise blocked
-        others = [account for account in recipients if account != state.account]
-        expiry = expiry_of(state.now_s, lifetime_s)
-        names = []
-        with self._store.step() as step:
-            if others:
-                names.append(engine.outbox.add(step, content, others, expiry))
-            if len(state.own.entries) > 1:
-                own = wrap_own_copy(content, recipients, NO_REPLY)
-                names.append(engine.outbox.add(step, own, [state.account], expiry))
-            sent = Sent(content.kind, recipients, content.sent_ms, tuple(names), False, (), ())
-            step.put(Kind.SENT, content.message_id, encode(sent))
-            if len(others) < len(recipients):
-                self._keep_for_self(step, content)
-        engine.wake()
-        return tuple(names)
-
-    def _keep_for_self(self, step: Step, content: Content) -> None:
-        """A message to oneself is here already."""
-        state = self.state
-        name = kept_name(state.account, content.message_id)
-        row = KeptRow(
-            state.account,
-            state.keys.public,
-            content.kind,
-            content.message_id,
-            content.sent_ms,
-            content.reply_to,
-            content.audience,
-            (),
-            False,
-            content.payload,
-            0,
-            len(content.payload),
-            state.now_ms,
-            state.next_order(),
-            taken=False,
-            read=False,
-        )
-        step.put(Kind.KEPT, name, encode(row))
-        self.engine.inbox.untaken[name] = (row.order, content.kind)
-        self.engine.arrived.set()
+        return sending.post(self.engine, content, to, bcc, expiry_s)
 
     def status(self, message_id: bytes) -> SentStatus | None:
         """What became of a message that this device sent, or None if it sent none of that id."""
-        value = self._store.get(Kind.SENT, message_id)
-        if value is None:
-            return None
-        sent = decode(Sent, value, "sent")
-        return SentStatus(
-            message_id,
-            ContentKind(sent.kind),
-            sent.recipients,
-            sent.sent_ms,
-            receipted=not sent.pending and not sent.failed,
-            failed=sent.failed,
-            delivered_to=sent.delivered_to,
-            read_by=sent.read_by,
-        )
+        return sending.status_of(self._running.store, message_id)
 
     def receipts_of(self, message_id: bytes) -> tuple[HeldReceipt, ...]:
         """The receipts that are kept for a message."""
-        return tuple(held for held in self.state.evidence.held() if held.message_id == message_id)
+        return sending.receipts_of(self.state, message_id)
 
     async def withdraw(self, message_id: bytes, wait_s: float | None = None) -> int:
         """Take a message back wherever nobody has fetched it yet; returns for how many envelopes it was asked.
@@ -500,24 +314,7 @@ class Device:
         Raises:
             Unknown: no answer within `wait_s` seconds; ask again.
         """
-        engine = self.engine
-        pairs = engine.submits.withdraw(engine.outbox.names_of(message_id))
-        with self._store.step() as step:
-            engine.outbox.withdraw(step, message_id)
-        pairs += [(held.mailbox, held.token) for held in self.receipts_of(message_id)]
-        by_mailbox: dict[bytes, list[bytes]] = {}
-        for mailbox, token in pairs:
-            by_mailbox.setdefault(mailbox, []).append(token)
-        asked = []
-        for mailbox, all_tokens in by_mailbox.items():
-            for start in range(0, len(all_tokens), TOKENS_PER_ACK_MAX):
-                tokens = tuple(all_tokens[start : start + TOKENS_PER_ACK_MAX])
-                asked.append(engine.ask("withdraw", _withdraw(mailbox, tokens)))
-        await self._within(_all(asked), "withdraw", wait_s)
-        with self._store.step() as step:
-            for held in self.receipts_of(message_id):
-                self.state.evidence.keep(step, replace(held, withdrawn=True))
-        return len(pairs)
+        return await sending.withdraw(self._running, message_id, wait_s)
 
     # Receiving
 
@@ -539,93 +336,28 @@ class Device:
             messages_max: how many at most.
             kinds: leave messages of other kinds where they are.
         """
-        if wait_s > 0:
-            with suppress(Unknown):
-                await self._within(self._arrival(kinds), "receive", wait_s)
-        names = self._untaken(kinds)
-        messages = [message for message in map(self._message, names[:messages_max]) if message is not None]
-        if take:
-            self.mark_taken(messages)
-        return messages
-
-    async def _arrival(self, kinds: Collection[ContentKind]) -> None:
-        while not self._untaken(kinds):
-            self.engine.arrived.clear()
-            await self.engine.arrived.wait()
-
-    def _untaken(self, kinds: Collection[ContentKind]) -> list[bytes]:
-        untaken = self.engine.inbox.untaken
-        return sorted((name for name, (_order, kind) in untaken.items() if kind in kinds), key=untaken.__getitem__)
+        return await receiving.receive(self._running, wait_s, take=take, messages_max=messages_max, kinds=kinds)
 
     def mark_taken(self, messages: Iterable[Message]) -> None:
         """These are safe with the program; `receive` returns them no more. They stay kept."""
-        with self._store.step() as step:
-            for message in messages:
-                name = kept_name(message.account, message.message_id)
-                value = self._store.get(Kind.KEPT, name)
-                if value is not None:
-                    step.put(Kind.KEPT, name, encode(replace(decode(KeptRow, value, "kept"), taken=True)))
-        for message in messages:
-            self.engine.inbox.untaken.pop(kept_name(message.account, message.message_id), None)
+        receiving.mark_taken(self._running, messages)
 
     def mark_read(self, messages: Iterable[Message]) -> None:
         """The person has read these: senders get an R notice, once."""
-        by_account: dict[str, list[bytes]] = {}
-        with self._store.step() as step:
-            for message in messages:
-                name = kept_name(message.account, message.message_id)
-                value = self._store.get(Kind.KEPT, name)
-                row = decode(KeptRow, value, "kept") if value is not None else None
-                if row is None or row.read or row.own_copy or row.account == self.state.account:
-                    continue
-                step.put(Kind.KEPT, name, encode(replace(row, read=True)))
-                by_account.setdefault(row.account, []).append(row.message_id)
-            for account, message_ids in by_account.items():
-                self.engine.inbox.notify(step, ContentKind.READ, account, message_ids)
-        self.engine.wake()
+        receiving.mark_read(self._running, messages)
 
     def kept(self) -> list[Message]:
         """Every message that is kept, taken or not, in the order of arrival. Large payloads are read as well."""
-        rows = [(decode(KeptRow, value, "kept").order, name) for name, value in self._store.items(Kind.KEPT)]
-        return [message for message in map(self._message, [name for _order, name in sorted(rows)]) if message]
+        return kept.all_messages(self.state)
 
     def message_ids(self, digits: str) -> list[bytes]:
         """Ids of messages that were kept or sent here and begin with these hexadecimal digits, as people quote them."""
-        kept = {name[-ID_BYTES:] for name, _value in self._store.items(Kind.KEPT)}
-        sent = {name for name, _value in self._store.items(Kind.SENT)}
-        return sorted(message_id for message_id in kept | sent if message_id.hex().startswith(digits))
+        return kept.message_ids(self._running.store, digits)
 
     def erase(self, messages: Iterable[Message]) -> None:
         """Erase kept messages from this home."""
-        with self._store.step() as step:
-            for message in messages:
-                name = kept_name(message.account, message.message_id)
-                value = self._store.get(Kind.KEPT, name)
-                if value is None:
-                    continue
-                for index in range(min(decode(KeptRow, value, "kept").pieces, CHUNKS_MAX)):
-                    step.delete(Kind.PIECE, name + index.to_bytes(4, "big"))
-                step.delete(Kind.KEPT, name)
-
-    def _message(self, name: bytes) -> Message | None:
-        value = self._store.get(Kind.KEPT, name)
-        if value is None:
-            return None
-        row = decode(KeptRow, value, "kept")
-        return Message(
-            row.account,
-            row.device_key,
-            ContentKind(row.kind),
-            row.message_id,
-            row.sent_ms,
-            row.reply_to,
-            row.audience,
-            row.recipients,
-            row.own_copy,
-            payload_of(self.state, name, row),
-            row.received_ms,
-            row.read,
-        )
+        with self._running.store.step() as step:
+            kept.erase(step, self._running.store, messages)
 
     # People
 
@@ -637,18 +369,7 @@ class Device:
             Alarm: the list is not to be believed.
             Unknown: no answer within `wait_s` seconds.
         """
-        check_account(account)
-        future = self.engine.ask(f"look up {account}", lambda ref: LookUp(ref, account, want_bundles=False))
-        answer = await self._within(future, f"look up {account}", wait_s)
-        assert isinstance(answer, DirectoryEvent), "a look-up is answered by a directory"
-        outbox = self.engine.outbox
-        if not outbox.on_list(account, answer.signed_list):
-            blocked = outbox.blocked(account)
-            assert blocked is not None, "a list that is not believed blocks its account"
-            raise blocked
-        known = self.state.pins.get(account)
-        assert known is not None, "a list that is believed is pinned"
-        return known
+        return await people.look_up(self._running, account, wait_s)
 
     def safety_number(self, account: str) -> str:
         """The 60 digits to compare with that person, out of band; then `mark_compared`.
@@ -656,26 +377,16 @@ class Device:
         Raises:
             Unknown: nothing is known of that account yet: look it up, or write to it, first.
         """
-        known = self.state.pins.get(check_account(account))
-        if known is None:
-            raise Unknown(f"safety number of {account}", "this account was never looked up")
-        return safety_number(self.state.account, self.state.own.pin.account_key, account, known.pin.account_key)
+        return people.safety_number_of(self.state, account)
 
     def mark_compared(self, account: str) -> None:
         """The safety number was compared and is right."""
-        with self._store.step() as step:
+        with self._running.store.step() as step:
             self.state.pins.mark_compared(step, account)
 
     def trust_new_key(self, account: str) -> None:
         """The person accepts that this account's key changed: its next key is pinned, and what waits goes on."""
-        known = self.state.pins.get(account)
-        with self._store.step() as step:
-            if known is not None:
-                self.state.sessions.drop(step, account, {entry.device_key for entry in known.entries})
-            self.state.pins.forget(step, account)
-        self.engine.outbox.unblock(account)
-        self.engine.inbox.resolve_all()
-        self.engine.wake()
+        people.trust_new_key(self._running, account)
 
     # Several devices
 
@@ -704,13 +415,7 @@ class Device:
             NotEnrolled: the account key is not here.
             Unknown: the relay has not answered within `wait_s` seconds; the list is published when it does.
         """
-        entry = read_request(request)
-        if self.state.own.devices.entry_of(entry.device_key) == entry:
-            signed = self.state.own_list
-        else:
-            signed = self.engine.enrolment.next_list([*self.state.own.entries, entry])
-        await self._published(wait_s)
-        return approval_text(signed)
+        return await own_devices.approve(self._running, request, wait_s)
 
     async def remove_device(self, device_key: bytes, wait_s: float | None = None) -> None:
         """Take a device off the account's list; its mailbox is closed.
@@ -720,18 +425,7 @@ class Device:
             NotEnrolled: the account key is not here.
             Unknown: the relay has not answered within `wait_s` seconds.
         """
-        if device_key == self.state.keys.public:
-            raise FormatError("device key", "is this device's own")
-        rest: list[DeviceEntry] = [entry for entry in self.state.own.entries if entry.device_key != device_key]
-        if len(rest) == len(self.state.own.entries):
-            raise FormatError("device key", "is on no device of this account")
-        self.engine.enrolment.next_list(rest)
-        await self._published(wait_s)
-
-    async def _published(self, wait_s: float | None) -> None:
-        self.engine.outbox.touch(self.state.account)
-        self.engine.wake()
-        await self._until(lambda: self.engine.enrolment.list_is_published, "publish device list", wait_s)
+        await own_devices.remove(self._running, device_key, wait_s)
 
     def accept(self, approval: str) -> str:
         """Take the approval of this device: pins the account; returns it. Prekeys follow when it is connected.
@@ -740,52 +434,15 @@ class Device:
             FormatError: not an approval, or of another device.
             SignatureError, Alarm: the list is not to be believed.
         """
-        signed = read_approval(approval)
-        state = self.state
-        fresh = Pins(self._store).check(signed, _account_of(signed))
-        account = _account_of(signed)
-        if fresh is None or fresh.devices.entry_of(state.keys.public) != state.keys.entry:
-            raise FormatError("device approval", "does not name this device and its keys")
-        if state.device.account not in {"", account}:
-            raise FormatError("device approval", "is of another account")
-        with self._store.step() as step:
-            state.pins.adopt(step, fresh, state.now_s)
-            state.put_device(step, replace(state.device, account=account))
-        if self._engine is not None:
-            self._engine.link.connect(asyncio.get_running_loop().time())
-            self._engine.enrolment.sweep()
-            self._engine.wake()
-        return account
+        return own_devices.accept(self._running, approval)
 
     # What the person must be told
 
     def notices(self) -> list[Notice]:
         """Alarms and failures that nobody was waiting for, oldest first."""
-        rows = sorted(self._store.items(Kind.NOTICE))
-        notices = [(name, decode(NoticeRow, value, "notice")) for name, value in rows]
-        return [Notice(name, row.kind, row.text, row.message_id, row.accounts, row.time_s) for name, row in notices]
+        return self.state.notices.held()
 
     def clear_notices(self, notices: Iterable[Notice]) -> None:
         """The person has been told."""
-        with self._store.step() as step:
-            for notice in notices:
-                step.delete(Kind.NOTICE, notice.name)
-
-
-async def _all(futures: "Iterable[asyncio.Future[T]]") -> None:
-    await asyncio.gather(*futures)
-
-
-def _withdraw(mailbox: bytes, tokens: tuple[bytes, ...]) -> Callable[[int], Withdraw]:
-    return lambda ref: Withdraw(ref, mailbox, tokens)
-
-
-def _account_of(signed: SignedList) -> str:
-    return verify_signed_list(signed).account
-
-
-def _pin_own(store: Store, step: Step, signed: SignedList, now_s: int) -> None:
-    pins = Pins(store)
-    fresh = pins.check(signed, _account_of(signed))
-    assert fresh is not None, "a first list is new"
-    pins.adopt(step, fresh, now_s)
+        with self._running.store.step() as step:
+            self.state.notices.clear(step, notices)

@@ -2,16 +2,17 @@
 step that failed: memory is never trusted to match a store that refused to commit.
 
 This module owns loading and the device's own rows. Sending is in client/outbox.py, receiving in client/inbox.py, and
-the machine that drives both is client/device.py.
+the loop that drives both is client/engine.py.
 """
 
 from dataclasses import dataclass
 
 from client.errors import HomeInvalid, NotEnrolled
 from client.evidence import Evidence
+from client.notices import Notices
 from client.pins import PinnedAccount, Pins
 from client.prekey_rows import put_ring, read_ring
-from client.records import AccountRow, DeviceRow, MetaRow, NoticeRow
+from client.records import AccountRow, DeviceRow, MetaRow
 from client.sessions import Sessions
 from client.store import Kind, Step, Store
 from client.surroundings import Surroundings
@@ -83,7 +84,7 @@ class State:
         self.sessions = Sessions(store, self.keys, self.ring, self.pins, surroundings)
         self.evidence = Evidence(store, self.card)
         self.evidence.rotations = self.rotations
-        self._notices = max((int.from_bytes(name, "big") for name, _ in store.items(Kind.NOTICE)), default=0)
+        self.notices = Notices(store)
         self._orders = 0
 
     def __repr__(self) -> str:
@@ -162,6 +163,4 @@ class State:
         self, step: Step, error: BlindpostError, message_id: bytes = b"", accounts: tuple[str, ...] = ()
     ) -> None:
         """Keep an error that nobody may be waiting for."""
-        self._notices += 1
-        row = NoticeRow(type(error).__name__, str(error), message_id, accounts, self.now_s)
-        step.put(Kind.NOTICE, self._notices.to_bytes(8, "big"), encode(row))
+        self.notices.put(step, error, message_id, accounts, self.now_s)

@@ -47,7 +47,7 @@ class Crashing:
         try:
             device = self._world.open(self._account, fault=self.fault)
             await device.__aenter__()
-            task = device._task
+            task = device._running.task
             assert task is not None
             await until(device)
             await device.__aexit__(None, None, None)
@@ -84,7 +84,7 @@ def bodies_of(world: World) -> dict[bytes, set[bytes]]:
 
 async def sleep_or_die(device: Device, seconds: float) -> None:
     """Wait, and pass on a kill that happened in the device's loop."""
-    task = device._task
+    task = device._running.task
     assert task is not None
     await asyncio.wait({task}, timeout=seconds)
     if task.done():

@@ -58,10 +58,10 @@ async def test_a_lost_broker_is_found_again_and_what_is_sent_meanwhile_is_counte
 )
 async def test_a_message_on_another_topic_is_dropped_and_counted(topic: str) -> None:
     transport = Transport(BrokerAddress("127.0.0.1", 1), RELAY_ID, random.Random(1))
-    transport.arrived(topic, b"packet")
+    transport.arrived(topic.encode(), b"packet")
     assert transport.counters.dropped_malformed == 1
     assert transport.counters.received == 0
-    transport.arrived(f"bp/{RELAY_ID.hex()}/{TAG.hex()}/up", b"packet")
+    transport.arrived(f"bp/{RELAY_ID.hex()}/{TAG.hex()}/up".encode(), b"packet")
     assert transport.counters.received == 1
 
 

@@ -136,6 +136,11 @@ class Store:
     def __repr__(self) -> str:
         return f"Store(home={str(self._home)!r}, keys=<redacted>)"
 
+    @property
+    def home(self) -> Path:
+        """The folder."""
+        return self._home
+
     # Reading
 
     def get(self, kind: Kind, name: bytes) -> bytes | None:

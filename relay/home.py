@@ -6,7 +6,7 @@
     DIR/store.sqlite             the store (relay/store)
     DIR/relay.log                the log (relay/log.py)
     DIR/control.sock       0600  while the relay runs (relay/control.py)
-    DIR/tls/                     where there is one: the certificates for the broker (relay/transport/tls.py)
+    DIR/tls/                     where there is one: the certificates for the broker (wire/broker_tls.py)
     DIR/lock                     held by whoever serves or changes the home, so that two never do
 
 Rules: files are replaced whole (written beside, flushed to the disk, renamed), so a crash leaves the old or
@@ -26,7 +26,6 @@ from msgspec import Meta
 
 from relay.core.events import CoreConfig, RelayIdentity
 from relay.transport.address import BrokerAddress, free_port
-from relay.transport.tls import FOLDER_NAME as TLS_NAME
 from wire.card import RelayCard
 from wire.codec import Id, Key, SecretRecord, decode, encode
 from wire.errors import BlindpostError, FormatError
@@ -199,11 +198,6 @@ class Home:
     def socket_path(self) -> Path:
         """The control socket."""
         return self.path / SOCKET_NAME
-
-    @property
-    def tls_path(self) -> Path:
-        """The folder with the certificates for the broker, which need not be there."""
-        return self.path / TLS_NAME
 
     @classmethod
     def open(cls, path: Path) -> "Home":

@@ -42,7 +42,7 @@ from relay.store.sqlite import SqliteStore
 from relay.transport import RelayTransport
 from relay.transport.loopback import Network
 from relay.transport.loopback import Transport as LoopbackTransport
-from relay.transport.tls import client_context
+from wire.broker_tls import client_context
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ def transport_of(home: Home) -> RelayTransport:
     address = home.config.address
     # Seeds no key: it spreads the pauses between attempts to reach the broker.
     rng = random.Random(secrets.randbits(64))  # noqa: S311
-    tls = client_context(home.tls_path) if address.tls else None
+    tls = client_context(home.path) if address.tls else None
     if address.nats:
         from relay.transport import nats  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks hotpath`: where each microsecond of a message goes inside the relay, and the floor for each part.
+"""`python -m benchmarks hotpath`: where each microsecond of a message goes inside the relay, and each part's floor.
 
 No broker and no second process: the frames of senders and recipients are made beforehand or between the stages, and
 only the relay's own stages are timed, in CPU time of this thread. One round is one commit: frames in (submits of all
@@ -101,6 +101,7 @@ class Stages:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        """Time what is done meanwhile."""
         start = time.thread_time_ns()
         yield
         if self.on:

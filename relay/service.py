@@ -90,6 +90,7 @@ class RelayService:
         self._standing = asyncio.Lock()
         self._work = asyncio.Event()
         self._packets = asyncio.Event()
+        self._taken = asyncio.Event()
         self._stop = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._tenants: list[asyncio.Future[None]] = []
@@ -242,6 +243,11 @@ class RelayService:
         receive, clock_ms = self.core.receive, self._clock_ms
         with contextlib.suppress(TransportClosed):
             while True:
+                if self.core.has_backlog():
+                    # The broker takes less than it gives: what is received now would only make it worse.
+                    self._taken.clear()
+                    self._packets.set()
+                    await self._taken.wait()
                 for device_tag, packet in await self.transport.receive(RECEIVE_PACKETS_MAX):
                     receive(device_tag, packet, clock_ms())
                 self._work.set()
@@ -253,7 +259,11 @@ class RelayService:
         while True:
             await self._packets.wait()
             self._packets.clear()
-            if packets := self.core.take_packets():
+            packets = self.core.take_packets()
+            self._taken.set()
+            if self.core.has_reads():
+                self._work.set()
+            if packets:
                 await self.transport.send(packets)
 
     async def _store_loop(self) -> None:
@@ -367,7 +377,7 @@ class RelayService:
             due_ms = min(due_ms, self._reads_after_ms)
         if self._unreported():
             due_ms = min(due_ms, self._reported_ms + REPORT_MS)
-        if self.core.has_work():
+        if self.core.has_work() or (self.core.has_reads() and not self._reads):
             due_ms = now_ms
         if due_ms != float("inf"):
             self._timer = asyncio.get_running_loop().call_later(max(0.0, (due_ms - now_ms) / 1_000), self._work.set)

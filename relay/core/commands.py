@@ -90,8 +90,7 @@ class Commands:
     def handle(self, staged: Staged, link: Link, command: DeviceCommand, now_ms: int) -> int:
         """Stage or answer one command; return ANSWERED, WAITING or DEFERRED."""
         self._now_ms = now_ms
-        if link.generation != self._directory.generation:
-            self.entitle(link)
+        self.entitle_anew(link)
         try:
             return self._handlers[type(command)](staged, link, command)
         except Refused as refused:
@@ -142,6 +141,11 @@ class Commands:
         link.accounts = tuple(dict.fromkeys(devices[key].account for key in link.enrolled))
         link.mailboxes = frozenset(devices[key].mailbox.id for key in link.enrolled)
         link.generation = self._directory.generation
+
+    def entitle_anew(self, link: Link) -> None:
+        """The same, if the directory has changed since."""
+        if link.generation != self._directory.generation:
+            self.entitle(link)
 
     @staticmethod
     def _need_enrolled(link: Link) -> None:

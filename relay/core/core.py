@@ -14,8 +14,8 @@ may still fail; a receipt is given only in `committed`; what does not fit a queu
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 
 from relay.core.batch import Refused, Seqs, Staged
 from relay.core.commands import ANSWERED, DEFERRED, Commands
@@ -34,6 +34,7 @@ from relay.core.events import (
 )
 from relay.core.links import Link, Links
 from relay.core.mailboxes import Mailboxes
+from relay.core.queue import CommandQueue
 from wire.codec import decode, encode
 from wire.commands import DeviceCommand, Linked, LinkedDevice, decode_device_commands
 from wire.errors import BlindpostError, FormatError, RefusalCode
@@ -48,6 +49,8 @@ __all__ = ["RelayCore"]
 # Used tokens that are past their date are looked for once in so many seconds, and so many go with one batch.
 _TOKENS_SWEPT_S = 3_600
 _TOKENS_SWEPT_MAX = 512
+# About what a receipt takes beside its path; the header is shared.
+_RECEIPT_BYTES = 64
 
 
 class RelayCore:
@@ -94,8 +97,7 @@ class RelayCore:
         self._commands = Commands(
             config, self.counters, self._links, self._mailboxes, self._deliveries, self._directory, self._log
         )
-        self._queue: deque[tuple[Link, DeviceCommand, int]] = deque()
-        self._pending_bytes = 0
+        self._queue = CommandQueue(config)
         self._staged: Staged | None = None
         self._unconfirmed: list[Link] = []
         self._tenants_waiting: list[tuple[str, bytes]] = []
@@ -128,28 +130,18 @@ class RelayCore:
             # It is genuine, so the device is told; whose ref it would be is not known.
             self._refuse(link, 0, Refused(RefusalCode.MALFORMED, f"{error.field}: {error.problem}", error.limit))
             return
+        self._commands.entitle_anew(link)
         share = -(-len(packet) // len(commands))
         for command in commands:
             self._enqueue(link, command, share)
 
     def _enqueue(self, link: Link, command: DeviceCommand, size: int) -> None:
-        config = self.config
-        bytes_max = config.link_bytes_max if link.enrolled else config.link_bytes_unentitled_max
-        if self._stopping:
-            self._refuse(link, command.ref, Refused(RefusalCode.STOPPING, "relay", 0, config.retry_after_ms))
-        elif link.pending_commands >= config.link_commands_max:
-            limit = config.link_commands_max
-            self._refuse(link, command.ref, Refused(RefusalCode.LINK_QUOTA, "commands", limit, config.retry_after_ms))
-        elif link.pending_bytes + size > bytes_max:
-            self._refuse(link, command.ref, Refused(RefusalCode.LINK_QUOTA, "bytes", bytes_max, config.retry_after_ms))
-        elif self._pending_bytes + size > config.pending_bytes_max:
-            limit = config.pending_bytes_max
-            self._refuse(link, command.ref, Refused(RefusalCode.OVERLOADED, "bytes", limit, config.retry_after_ms))
-        else:
-            link.pending_commands += 1
-            link.pending_bytes += size
-            self._pending_bytes += size
-            self._queue.append((link, command, size))
+        try:
+            if self._stopping:
+                raise Refused(RefusalCode.STOPPING, "relay", 0, self.config.retry_after_ms)
+            self._queue.put(link, command, size)
+        except Refused as refused:
+            self._refuse(link, command.ref, refused)
 
     def _refuse(self, link: Link, ref: int, refused: Refused) -> None:
         self._links.talk(link).other(self._commands.refusal(ref, refused))
@@ -157,6 +149,10 @@ class RelayCore:
     def take_packets(self) -> list[tuple[bytes, bytes]]:
         """Return (device_tag, packet) to publish on `bp/R/<device_tag>/down`, sealed now; the queue is empty then."""
         return self._links.take_packets()
+
+    def has_backlog(self) -> bool:
+        """Tell whether so much waits to be sent that nothing more should be received before some of it is taken."""
+        return self._links.outgoing_bytes >= self.config.outgoing_bytes_max
 
     def _on_linked(self, link: Link) -> None:
         self._commands.entitle(link)
@@ -190,6 +186,10 @@ class RelayCore:
     def take_reads(self) -> list[Read]:
         """Return the bodies that deliveries wait for; read them and hand them to `loaded`."""
         return self._deliveries.take_reads(self._now_ms)
+
+    def has_reads(self) -> bool:
+        """Tell whether `take_reads` has something to look at, and what it brings may be sent."""
+        return self._deliveries.has_reads()
 
     def loaded(self, reads: list[tuple[Read, list[bytes | None]]], now_ms: int) -> None:
         """Take bodies read from the store, in the order of each read's seqs."""
@@ -242,27 +242,18 @@ class RelayCore:
     def _handle_queue(self, staged: Staged, now_ms: int) -> None:
         config = self.config
         batch = staged.batch
-        queue = self._queue
-        handle = self._commands.handle
-        left = min(len(queue), config.batch_commands_max)
-        while left and len(batch.envelopes) < config.batch_envelopes_max and batch.body_bytes < config.batch_bytes_max:
-            left -= 1
-            item = queue.popleft()
-            outcome = handle(staged, item[0], item[1], now_ms)
-            if outcome == ANSWERED:
-                self._release(item[0], item[2])
-            elif outcome == DEFERRED:
-                staged.deferred.append(item)
-            else:
-                staged.waiting.append(item)
-
-    def _release(self, link: Link, size: int) -> None:
-        link.pending_commands -= 1
-        link.pending_bytes -= size
-        self._pending_bytes -= size
-
-    def _requeue(self, staged: Staged) -> None:
-        self._queue.extendleft(reversed(staged.deferred))
+        release, handle = self._queue.release, self._commands.handle
+        with closing(self._queue.take(config.batch_commands_max)) as items:
+            for item in items:
+                outcome = handle(staged, item[0], item[1], now_ms)
+                if outcome == ANSWERED:
+                    release(item[0], item[2])
+                elif outcome == DEFERRED:
+                    staged.deferred.append(item)
+                else:
+                    staged.waiting.append(item)
+                if len(batch.envelopes) >= config.batch_envelopes_max or batch.body_bytes >= config.batch_bytes_max:
+                    break
 
     def committed(self, batch: Batch, now_ms: int) -> None:
         """The batch is durable: receipts, deliveries and answers go out."""
@@ -304,6 +295,7 @@ class RelayCore:
         self._log.committed(row)
         index, header, signature = row.idx, row.header, row.signature
         paths = paths_in(staged.tree)
+        self._links.outgoing_bytes += len(staged.fresh) * (_RECEIPT_BYTES + len(paths[0]))
         for link, ref, kept in staged.submits:
             outbox = self._links.talk(link)
             for position, held in enumerate(kept):
@@ -348,8 +340,8 @@ class RelayCore:
 
     def _end(self, staged: Staged) -> None:
         for link, _command, size in staged.waiting:
-            self._release(link, size)
-        self._requeue(staged)
+            self._queue.release(link, size)
+        self._queue.put_back(staged.deferred)
         unconfirmed, self._unconfirmed = self._unconfirmed, []
         for link in unconfirmed:
             self._on_linked(link)

@@ -12,7 +12,7 @@ probably away.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from heapq import heappop, heappush
 from typing import cast
@@ -65,7 +65,7 @@ class Deliveries:
         self._config = config
         self._counters = counters
         self._links = links
-        self._ready: dict[Subscription, None] = {}
+        self._ready: OrderedDict[Subscription, None] = OrderedDict()
         self._timers: list[tuple[int, int, Subscription]] = []
         self._timers_made = 0
 
@@ -113,7 +113,7 @@ class Deliveries:
         sub = held.mailbox.subscription
         if sub is None or held.expiry * 1_000 <= now_ms:
             return
-        if sub.queue or not self._has_room(sub, held.body_bytes):
+        if sub.queue or not self._has_room(sub, held.body_bytes) or not self._may_send():
             sub.queue.append(held)
             self._ready[sub] = None
             return
@@ -128,6 +128,7 @@ class Deliveries:
 
     def _send(self, sub: Subscription, held: Held, body: bytes) -> None:
         self._links.talk(sub.link).delivery(held.mailbox.id, Delivered(held.number, held.id, held.expiry, body))
+        self._links.outgoing_bytes += held.body_bytes
         self._counters.deliveries += 1
 
     def gone(self, numbers: Iterable[tuple[Mailbox, int]]) -> None:
@@ -160,14 +161,25 @@ class Deliveries:
 
     # ---- reading bodies
 
+    def has_reads(self) -> bool:
+        """Tell whether a subscription waits for its turn, and what is read may be sent."""
+        return bool(self._ready) and self._may_send()
+
+    def _may_send(self) -> bool:
+        return self._links.outgoing_bytes < self._config.outgoing_bytes_max
+
     def take_reads(self, now_ms: int) -> list[Read]:
-        """Choose what to send next, up to `read_bytes_max`."""
+        """Choose what to send next, up to `read_bytes_max`: mailboxes take turns of `read_turn_bytes`."""
+        reads: list[Read] = []
+        if not self._may_send():
+            return reads
         budget = self._config.read_bytes_max
-        reads = []
-        while self._ready and budget > 0:
-            sub = next(iter(self._ready))
-            del self._ready[sub]
-            chosen, budget = self._choose(sub, budget, now_ms)
+        ready = self._ready
+        while ready and budget > 0:
+            sub = ready.popitem(last=False)[0]
+            turn = min(budget, self._config.read_turn_bytes)
+            chosen, left = self._choose(sub, turn, now_ms)
+            budget -= turn - left
             if chosen:
                 reads.append(Read(tuple(held.seq for held in chosen), sub.mailbox.id, (sub, chosen)))
         return reads

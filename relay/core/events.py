@@ -70,9 +70,10 @@ class CoreConfig:
     link_bytes_unentitled_max: int = 256 * 1024
     """The same of a link that speaks for no enrolled device: enough to enrol."""
     pending_bytes_max: int = 128 * 1024 * 1024
-    """Bytes of frames of all links that do."""
-    batch_envelopes_max: int = 2_048
-    batch_bytes_max: int = 16 * 1024 * 1024
+    """Bytes of frames of all links that do; no link may hold more of it than what is left."""
+    batch_envelopes_max: int = 1_024
+    """A batch is what everybody waits for: larger ones save nothing a message, and cost everybody's latency."""
+    batch_bytes_max: int = 4 * 1024 * 1024
     batch_erasures_max: int = 4_096
     """Envelopes or tombstones that expiry and closed mailboxes add to one batch: the cost of a commit stays flat."""
     batch_commands_max: int = 4_096
@@ -99,8 +100,12 @@ class CoreConfig:
     """Envelopes of one mailbox under way, whatever the device allows (section 6.3)."""
     delivery_bytes_max: int = 4 * 1024 * 1024
     """Bytes of one mailbox under way; one envelope may always be."""
-    read_bytes_max: int = 16 * 1024 * 1024
+    read_bytes_max: int = 4 * 1024 * 1024
     """Bytes asked of the store by one `take_reads`."""
+    read_turn_bytes: int = 256 * 1024
+    """Bytes of one mailbox read before it is the next one's turn; one envelope may always be."""
+    outgoing_bytes_max: int = 32 * 1024 * 1024
+    """Bytes that wait to be sent, beyond which nothing is received, read and delivered until some have left."""
     redeliver_first_ms: int = 5_000
     redeliver_most_ms: int = 60_000
     redeliver_whole_times: int = 6

@@ -13,14 +13,14 @@ of its own devices; a new link takes a device over only once its prove has verif
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from relay.core.events import CoreConfig, CoreCounters
 from relay.core.outbox import Outbox
-from wire.commands import Directory, encode_commands
+from wire.commands import DeviceCommand, Directory, encode_commands
 from wire.errors import BlindpostError, FormatError
 from wire.identity import device_tag as tag_of
 from wire.link import (
@@ -93,6 +93,7 @@ class Link:
         "sealer",
         "subscribed",
         "tag",
+        "waiting",
         "work",
     )
 
@@ -111,6 +112,8 @@ class Link:
         self.closed = False
         self.pending_commands = 0
         self.pending_bytes = 0
+        # Commands that wait for a batch (queue.py); None for no command, since most links have none.
+        self.waiting: deque[tuple[Link, DeviceCommand, int]] | None = None
         # Mailboxes that deliver to this link, and answers to repeat, by ref.
         self.subscribed: dict[bytes, None] = {}
         self.bundle_answers: OrderedDict[int, tuple[str, Directory]] = OrderedDict()
@@ -184,6 +187,8 @@ class Links:
         self._hellos = TokenBucket(config.hello_relay_burst, 0)
         self._proofs = TokenBucket(config.prove_signatures_burst, 0)
         self._talking: dict[Link, None] = {}
+        # Bytes put into outboxes since the last `take_packets`: bodies, and about what receipts take.
+        self.outgoing_bytes = 0
         self._packets: list[tuple[bytes, bytes]] = []
 
     # ---- packets in
@@ -329,6 +334,7 @@ class Links:
         """Seal all that waits."""
         packets = self._packets
         self._packets = []
+        self.outgoing_bytes = 0
         waiting: dict[Link, None] = {}
         for link in self._talking:
             if not link.confirmed:

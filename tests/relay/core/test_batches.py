@@ -68,7 +68,7 @@ def state_of(core: RelayCore) -> dict[str, Any]:
         "head": (core._log.head_index, core._log.head_hash, list(core._log.commits)),
         "live of commits": {index: commit.live for index, commit in core._log.commits.items()},
         "bundles": [dict(link.bundle_answers) for link in core._links._links.values()],
-        "pending": (core._pending_bytes, [link.pending_commands for link in core._links._links.values()]),
+        "pending": (core._queue.pending_bytes, [link.pending_commands for link in core._links._links.values()]),
     }
 
 

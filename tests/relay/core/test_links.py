@@ -530,12 +530,12 @@ class TestQuotas:
         eve.inbox.clear()
         for _ in range(20):
             world.core.receive(eve.tag, eve.frame(LookUp(1, "nobody@acme.example", False)), world.now_ms)
-        assert world.core._pending_bytes <= 1_000
+        assert world.core._queue.pending_bytes <= 1_000
         world.run()
         codes = [item.code for item in eve.refusals()]
         assert len(codes) == 20
         assert set(codes) == {RefusalCode.LINK_QUOTA, RefusalCode.NOT_ENTITLED}
-        assert world.core._pending_bytes == 0
+        assert world.core._queue.pending_bytes == 0
 
     def test_work_that_a_link_asks_for_is_bounded(self) -> None:
         pair = a_pair(CoreConfig(link_work_burst=20, link_work_per_s=2))

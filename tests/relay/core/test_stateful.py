@@ -339,7 +339,7 @@ class RelayMachine(RuleBasedStateMachine):
             assert len(rows) + len(stones) <= CONFIG.mailbox_envelopes_max
             stone_bytes = CONFIG.tombstone_bytes * len(stones)
             assert sum(len(row.body) for row in rows) + stone_bytes <= CONFIG.mailbox_bytes_max
-        assert self.world.core._pending_bytes >= 0
+        assert self.world.core._queue.pending_bytes >= 0
         for link in self.world.core._links._links.values():
             assert 0 <= link.pending_commands <= CONFIG.link_commands_max
             assert 0 <= link.pending_bytes <= CONFIG.link_bytes_max

@@ -146,7 +146,7 @@ class Engine:
                 async with self._transport.connect(topic_up, topic_down) as channel:
                     self._packets.clear()
                     self.link.connect(self._mono_s())
-                    if self.link.up:
+                    if self._is_served:
                         # Whether the relay still knows the link is found out now, not at the next message.
                         self.inbox.subscribe(self._mono_s())
                     await self._serve(channel, backoff)
@@ -197,14 +197,26 @@ class Engine:
         if reader.done():
             reader.result()
 
+    def _outbox_deadline_s(self, now_s: float) -> float | None:
+        deadline_s = self.outbox.next_deadline_s(now_s)
+        if deadline_s is None or self._is_served:
+            return deadline_s
+        # A look-up that is due waits for the link; only what expires is looked after, once a second.
+        return max(deadline_s, now_s + 1.0)
+
+    @property
+    def _is_served(self) -> bool:
+        """Whether there is a link and a mailbox: before, what is asked to enrol is repeated, and no subscription."""
+        return self.link.up and self.state.device.enrolled
+
     def _deadline_s(self) -> float:
         now_s = self._mono_s()
         deadlines = [
             self.link.next_deadline_s(),
-            self.outbox.next_deadline_s(now_s),
+            self._outbox_deadline_s(now_s),
             self.inbox.next_deadline_s() if self.link.up else None,
             self.enrolment.next_deadline_s() if self.link.up else None,
-            self._heard_s + self._settings.keepalive_s if self.link.up else None,
+            self._heard_s + self._settings.keepalive_s if self._is_served else None,
             self._swept_s + self._settings.sweep_s,
         ]
         return min(deadline for deadline in deadlines if deadline is not None)
@@ -221,7 +233,7 @@ class Engine:
             self._sweep(now_s)
         self.outbox.expire()
         if self.link.up:
-            if now_s >= self._heard_s + self._settings.keepalive_s:
+            if self._is_served and now_s >= self._heard_s + self._settings.keepalive_s:
                 self._heard_s = now_s
                 self.inbox.subscribe(now_s)
             self.inbox.tick(now_s)

@@ -158,12 +158,12 @@ class GatewayTransport:
     """
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+        self.gateway = gateway
 
     @asynccontextmanager
     async def connect(self, topic_up: str, topic_down: str) -> AsyncIterator[Channel]:
         """A door of the gateway; topics are its own business."""
-        door = Door(self._gateway)
+        door = Door(self.gateway)
         try:
             yield door
         finally:

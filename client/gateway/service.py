@@ -269,7 +269,8 @@ class Lane:
         """Until something arrives, somebody wakes us, or a deadline comes."""
         if not self._wake.is_set():
             deadline_s = self.link.next_deadline_s()
-            timeout_s = None if deadline_s is None else max(0.0, deadline_s - _mono_s())
+            # Never shorter than a clock's step, or a deadline one rounding away would be waited for in a circle.
+            timeout_s = None if deadline_s is None else max(0.001, deadline_s - _mono_s())
             waking = asyncio.create_task(self._wake.wait())
             try:
                 await asyncio.wait({waking, reader}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -328,7 +329,10 @@ class Gateway:
                 lane.leave(member)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ended = await asyncio.gather(*self._tasks, return_exceptions=True)
+        for outcome in ended:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
+                raise outcome
 
     @property
     def members(self) -> tuple[Member, ...]:

@@ -2,20 +2,26 @@
 
 import importlib
 import sys
+from collections.abc import Sequence
+
+__all__ = ["NAMES", "main"]
 
 NAMES = {
-    "ratchet": "the ratchet beside python-doubleratchet and vodozemac",
-    "relay": "durable receipted messages a second, and relay CPU for each",
+    "relay": ("benchmarks.relay", "durable receipted messages a second, latency at stated rates, CPU, memory, disk"),
+    "peers": ("benchmarks.peers.command", "the same work against Mosquitto, NATS JetStream, PostgreSQL, RabbitMQ"),
+    "compare": ("benchmarks.compare", "what changed from one result to another beyond the noise"),
+    "hotpath": ("benchmarks.hotpath", "where each microsecond of a message goes inside the relay"),
+    "ratchet": ("benchmarks.ratchet", "the ratchet beside python-doubleratchet and vodozemac"),
 }
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run the benchmark that the first argument names; returns the exit status."""
     if not argv or argv[0] not in NAMES:
-        known = "\n".join(f"  {name:10} {what}" for name, what in NAMES.items())
+        known = "\n".join(f"  {name:10} {what}" for name, (_, what) in NAMES.items())
         print(f"usage: python -m benchmarks NAME [options]\n\n{known}", file=sys.stderr)
-        return 0 if argv[:1] in (["-h"], ["--help"]) else 64
-    status: int = importlib.import_module(f"benchmarks.{argv[0]}").main(argv[1:])
+        return 0 if list(argv[:1]) in (["-h"], ["--help"]) else 64
+    status: int = importlib.import_module(NAMES[argv[0]][0]).main(list(argv[1:]))
     return status
 
 

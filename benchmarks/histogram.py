@@ -61,7 +61,7 @@ class Histogram:
 
     def rows(self) -> list[tuple[float, int]]:
         """(percentile, value) for the usual percentiles; those that too few values stand behind are left out."""
-        return [(one, self.at(one)) for one in PERCENTILES if one in {50.0, 100.0} or self.count * (100 - one) >= 100]
+        return [(one, self.at(one)) for one in PERCENTILES if one in {50.0, 100.0} or self.count * (100 - one) > 99.9]
 
     def to_pairs(self) -> list[tuple[int, int]]:
         """(value, count), ascending: what another process merges."""

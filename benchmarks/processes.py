@@ -138,14 +138,29 @@ def usage_of(*pids: int) -> Usage:
     cpu_s = 0.0
     written = 0
     for pid in _families(pids):
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            cpu_s += sum(int(field) for field in fields[11:15]) / _TICKS_PER_S
+        cpu_s += _cpu_s(pid)
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/io").read_text().splitlines():
                 if line.startswith("write_bytes:"):
                     written += int(line.split()[1])
     return Usage(cpu_s, written)
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU of a process, its ended threads and children included.
+
+    `stat` counts whole ticks of 10 ms, which for twenty processes of a quarter of a second would lose half; `schedstat`
+    of the threads that live counts nanoseconds. The larger of the two is nearer.
+    """
+    ticks = ended = 0
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks, ended = int(fields[11]) + int(fields[12]), int(fields[13]) + int(fields[14])
+    exact_ns = 0
+    for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):
+            exact_ns += int(task.read_text().split()[0])
+    return max(ticks / _TICKS_PER_S, exact_ns / 1e9) + ended / _TICKS_PER_S
 
 
 def memory_of(*pids: int) -> dict[str, int]:

@@ -1,0 +1,145 @@
+"""Peers: the same work for our relay and for what a user would pick instead, side by side in one run.
+
+20,000 messages of 1 KiB random bytes from 20 senders to 1,000 recipients that are all away, at most 64 unacknowledged a
+sender, with the strongest acknowledgement that the peer has; then all recipients connect and take what is theirs. Every
+message must arrive once and whole, or the run fails. Rounds take turns over the peers, so that a noisy neighbour meets
+all alike: compare ratios of one run, not figures of two.
+
+A peer that is not installed is skipped with the reason. CPU is that of all the server's processes; for ours, broker
+included. `load busy` near 100 % of a core says that our client, not the server, was the limit.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from benchmarks.charts import Chart, bars_of
+from benchmarks.load.parties import body_bytes_for
+from benchmarks.machine import facts, versions
+from benchmarks.peers.jetstream import JetStream
+from benchmarks.peers.mosquitto import Mosquitto
+from benchmarks.peers.ours import Blindpost
+from benchmarks.peers.postgresql import PostgreSql
+from benchmarks.peers.rabbitmq import RabbitMq
+from benchmarks.peers.work import Outcome, Peer, Work
+from benchmarks.progress import progress
+from benchmarks.report import Case, Report, Skipped, new_report
+from benchmarks.running import command_line, finish, guarded, parser_of
+
+__all__ = ["main"]
+
+_PROGRAMS = ("mosquitto", "nats-server", "postgres", "rabbitmqctl")
+_PACKAGES = ("msgspec", "PyNaCl", "uvloop", "nats-py", "psycopg")
+_NOT_BUILT = (
+    ("Prosody", "its load is not built yet"),
+    ("Synapse (to-device)", "its load is not built yet"),
+    ("NATS JetStream R3", "three nodes are not built yet"),
+)
+
+
+def peers() -> dict[str, Peer]:
+    """Every peer, by the name that `--only` takes."""
+    return {
+        "blindpost-gateways": Blindpost("nats", gateways=True),
+        "blindpost-devices": Blindpost("nats", gateways=False),
+        "blindpost-mosquitto": Blindpost("mosquitto", gateways=True),
+        "postgresql": PostgreSql(kept=False),
+        "postgresql-kept": PostgreSql(kept=True),
+        "rabbitmq-quorum": RabbitMq("quorum"),
+        "rabbitmq-classic": RabbitMq("classic"),
+        "jetstream-sync": JetStream(sync_always=True),
+        "jetstream": JetStream(sync_always=False),
+        "mosquitto": Mosquitto(),
+    }
+
+
+def main(argv: list[str]) -> int:
+    """Run the benchmark; returns the exit status."""
+    return guarded(lambda: _main(argv))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = parser_of("peers", __doc__ or "", rounds=3)
+    usual = Work()
+    parser.add_argument("--messages", type=int, default=usual.messages, help="default 20000")
+    parser.add_argument("--bytes", type=int, default=usual.message_bytes, help="of a message (default 1024)")
+    parser.add_argument("--senders", type=int, default=usual.senders, help="default 20")
+    parser.add_argument("--recipients", type=int, default=usual.recipients, help="default 1000")
+    parser.add_argument("--window", type=int, default=usual.window, help="unacknowledged a sender (default 64)")
+    parser.add_argument("--only", help=f"these, with commas between: {', '.join(peers())}")
+    return parser
+
+
+def _main(argv: list[str]) -> int:
+    options = _parser().parse_args(argv)
+    known = peers()
+    wanted = options.only.split(",") if options.only else list(known)
+    if unknown := [name for name in wanted if name not in known]:
+        _parser().error(f"--only: unknown: {', '.join(unknown)}")
+    with tempfile.TemporaryDirectory(prefix="blindpost-bench-") as folder:
+        machine = facts(Path(folder))
+    found = versions(_PROGRAMS, _PACKAGES)
+    report = new_report("peers", command_line("peers", argv), options.seed, machine, found)
+    chosen = []
+    for peer in (known[name] for name in wanted):
+        if (reason := peer.missing()) is None:
+            chosen.append(peer)
+        else:
+            report.skipped.append(Skipped(peer.name, reason))
+    if not options.only:
+        report.skipped += [Skipped(name, reason) for name, reason in _NOT_BUILT]
+    with progress(options.rounds * len(chosen)) as bar:
+        for number in range(options.rounds):
+            for peer in chosen:
+                work = Work(
+                    options.messages,
+                    options.bytes,
+                    options.senders,
+                    options.recipients,
+                    options.window,
+                    options.seed + number,
+                )
+                bar.step(f"{peer.name}, round {number + 1}")
+                with tempfile.TemporaryDirectory(prefix="blindpost-bench-") as data:
+                    outcome = peer.run(Path(data), work, lambda done: bar.within(done, options.messages))
+                _write_down(_case(report, peer, work), outcome, work)
+                bar.done()
+    return finish(report, charts(report), options.out)
+
+
+def _case(report: Report, peer: Peer, work: Work) -> Case:
+    return report.case(
+        peer.name,
+        synced=peer.synced,
+        kind=peer.kind,
+        messages=work.messages,
+        senders=work.senders,
+        recipients=work.recipients,
+        window=work.window,
+        stored_bytes=body_bytes_for(work.message_bytes) if peer.kind == 0 else work.message_bytes,
+    )
+
+
+def _write_down(case: Case, outcome: Outcome, work: Work) -> None:
+    count = work.messages
+    case.add("accepted", "/s", "more", count / outcome.accept_s)
+    case.add("drained", "/s", "more", count / outcome.drain_s)
+    case.add("server CPU, accepting", "ms/message", "less", outcome.accept_cpu_s * 1_000 / count)
+    case.add("server CPU, draining", "ms/message", "less", outcome.drain_cpu_s * 1_000 / count)
+    case.add("load busy, accepting", "% of a core", "", 100 * outcome.load_accept_cpu_s / outcome.accept_s)
+    case.add("load busy, draining", "% of a core", "", 100 * outcome.load_drain_cpu_s / outcome.drain_s)
+
+
+def charts(report: Report) -> list[Chart]:
+    """Accepted, drained, and CPU; colours tell ours, synced peers, and those that acknowledge from memory."""
+    under = "dark: ours; red: synced before the acknowledgement; green: acknowledged from memory"
+
+    def kind_of(case: Case) -> int:
+        return int(case.dimensions.get("kind", 1))
+
+    return [
+        bars_of(report.cases, "accepted", f"Accepted messages a second ({under})", group_of=kind_of),
+        bars_of(report.cases, "drained", "Drained messages a second, all recipients connecting", group_of=kind_of),
+        bars_of(report.cases, "server CPU, accepting", "Server CPU for each message accepted", group_of=kind_of),
+        bars_of(report.cases, "server CPU, draining", "Server CPU for each message drained", group_of=kind_of),
+    ]

@@ -9,14 +9,11 @@ whoever has the key admits accounts to that domain, but reads nobody's mail. A t
 used or expires, so its file is for one reader.
 """
 
-import base64
-import binascii
 from pathlib import Path
 from typing import Final
 
-from blindpost.files import read_bounded
+from blindpost.key_lines import base64_bytes, base64_text, is_sealed, key_line, line_of, read_key_line, words_of
 from keys.identity import TenantAdminKey
-from keys.vault import Vault
 from wire.codec import Record, decode, encode
 from wire.errors import FormatError
 from wire.identity import Domain, Token, check_domain, read_activation
@@ -25,8 +22,6 @@ __all__ = ["TenantKey", "read_token", "token_line"]
 
 _KEY_WORD: Final = "blindpost-tenant-key-1"
 _TOKEN_WORD: Final = "blindpost-token-1"
-# Far above what a header, a key and the longest domain take.
-_FILE_BYTES_MAX: Final = 4_096
 _ROW_NAME: Final = b"tenant-key/1"
 
 
@@ -62,12 +57,11 @@ class TenantKey:
         Raises:
             FormatError: an empty or too long passphrase.
         """
-        vault = Vault.create(passphrase)
-        return _line(_KEY_WORD, "sealed", _text(vault.header), _text(vault.seal(self._row(), _ROW_NAME)))
+        return key_line(_KEY_WORD, self._row(), _ROW_NAME, passphrase)
 
     def unprotected(self) -> bytes:
         """The key file for an owner who protects it otherwise."""
-        return _line(_KEY_WORD, "unprotected", _text(self._row()))
+        return key_line(_KEY_WORD, self._row(), _ROW_NAME, None)
 
     def _row(self) -> bytes:
         return encode(_Row(self.domain, self.admin.to_bytes()))
@@ -80,7 +74,7 @@ class TenantKey:
             FormatError: it is no key file.
             OSError: it cannot be read.
         """
-        return _key_words(path)[0] == "sealed"
+        return is_sealed(path, "tenant key", _KEY_WORD)
 
     @classmethod
     def read(cls, path: Path, passphrase: bytes = b"") -> "TenantKey":
@@ -91,25 +85,14 @@ class TenantKey:
             WrongPassphrase: the passphrase does not open it.
             OSError: it cannot be read.
         """
-        kind, *parts = _key_words(path)
-        if kind == "sealed":
-            row = Vault.unlock(_bytes(parts[0]), passphrase).open(_bytes(parts[1]), _ROW_NAME)
-        else:
-            row = _bytes(parts[0])
+        row = read_key_line(path, "tenant key", _KEY_WORD, _ROW_NAME, passphrase)
         stored = decode(_Row, row, "tenant key")
         return cls(stored.domain, TenantAdminKey.from_bytes(stored.key))
 
 
-def _key_words(path: Path) -> list[str]:
-    words = _words(path, "tenant key", _KEY_WORD)
-    if [words[:1], len(words)] not in ([["sealed"], 3], [["unprotected"], 2]):
-        raise FormatError("tenant key", "is neither sealed nor unprotected, or was cut")
-    return words
-
-
 def token_line(token: Token) -> bytes:
     """A token as its file (protocol.md section 2.3)."""
-    return _line(_TOKEN_WORD, _text(encode(token)))
+    return line_of(_TOKEN_WORD, base64_text(encode(token)))
 
 
 def read_token(path: Path) -> Token:
@@ -119,38 +102,9 @@ def read_token(path: Path) -> Token:
         FormatError: it is none.
         OSError: it cannot be read.
     """
-    words = _words(path, "token", _TOKEN_WORD)
+    words = words_of(path, "token", _TOKEN_WORD)
     if len(words) != 1:
         raise FormatError("token", "is not one line of two words")
-    token = decode(Token, _bytes(words[0], "token"), "token")
+    token = decode(Token, base64_bytes(words[0], "token"), "token")
     read_activation(token)
     return token
-
-
-def _words(path: Path, name: str, first: str) -> list[str]:
-    data = read_bounded(path, name, _FILE_BYTES_MAX)
-    try:
-        words = data.decode("ascii").split()
-    except UnicodeDecodeError:
-        words = []
-    if words[:1] != [first]:
-        raise FormatError(name, f"is no file of that kind: it does not begin with {first!r}")
-    return words[1:]
-
-
-def _line(*words: str) -> bytes:
-    return " ".join(words).encode("ascii") + b"\n"
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-def _bytes(text: str, name: str = "tenant key") -> bytes:
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        data = b""
-    if not data or _text(data) != text:
-        raise FormatError(name, "is not base64")
-    return data

@@ -66,6 +66,7 @@ _BY_NAME: Final = {
     "NotEnrolled": ExitStatus.CONFIGURATION,
     "HomeInvalid": ExitStatus.CONFIGURATION,
     "VaultError": ExitStatus.DATA,
+    "CertificateRefused": ExitStatus.DATA,
     "HomeBusy": ExitStatus.TRY_AGAIN,
     "HomeError": ExitStatus.CONFIGURATION,
     "MemoryImageError": ExitStatus.NO_PERMISSION,

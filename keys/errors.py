@@ -11,6 +11,7 @@ from wire.errors import BlindpostError
 
 __all__ = [
     "AuthenticationFailed",
+    "CertificateRefused",
     "DecryptionError",
     "GapTooLarge",
     "HandshakeError",
@@ -157,3 +158,14 @@ class VaultLimit(VaultError):
         self.value = value
         self.limit = limit
         super().__init__(f"{field}: {value} is out of bounds (limit {limit})")
+
+
+class CertificateRefused(BlindpostError):
+    """A certificate for the broker, or a request for one, does not hold what it must.
+
+    Args:
+        problem: what is wrong, in words.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"certificate: {problem}")

@@ -38,7 +38,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from wire.errors import BlindpostError, FormatError
+from keys.errors import CertificateRefused
+from wire.errors import FormatError
 from wire.identity import device_tag
 from wire.limits import KEY_BYTES, SIGNATURE_BYTES
 from wire.signing import SigningKey, verify
@@ -48,7 +49,6 @@ __all__ = [
     "LEAF_DAYS",
     "PEM_BYTES_MAX",
     "Authority",
-    "CertificateRefused",
     "Credentials",
     "DeviceRequest",
     "check_client_certificate",
@@ -69,17 +69,6 @@ _NAME: Final = re.compile(r"[A-Za-z0-9 ._-]{1,64}")
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9-]{1,63})*")
 # Made from a UUID (ITU-T X.667): the proof of a device's tag, device key 32 ‖ signature 64 over the request's key.
 _PROOF: Final = x509.ObjectIdentifier("2.25.147692886183579993767588561330908310129")
-
-
-class CertificateRefused(BlindpostError):
-    """A certificate or request does not hold what it must.
-
-    Args:
-        problem: what is wrong, in words.
-    """
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"certificate: {problem}")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

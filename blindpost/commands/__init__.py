@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 from blindpost.commands import (
     audit,
+    broker_config,
     canary,
+    certificate,
     chat,
     demo,
     device,
@@ -23,6 +25,8 @@ __all__ = ["FAMILIES"]
 FAMILIES: tuple[Callable[["Subparsers[Parser]"], None], ...] = (
     demo.add_commands,
     relay.add_commands,
+    certificate.add_commands,
+    broker_config.add_commands,
     tenant.add_commands,
     device.add_commands,
     mail.add_commands,

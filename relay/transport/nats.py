@@ -264,8 +264,8 @@ class Transport:
                 connect_timeout=CONNECT_S_MAX,
                 tls=self._tls if self._address.tls else None,
             )
-            if self._address.tls and not _over_tls(client):
-                raise _NotUsable
+            if self._address.tls:
+                _check_tls(client)
             refusals.clear()
             await client.subscribe(f"{self._prefix.decode()}*.up")
             # nats-py writes a PING past what it has queued: the answer would come before the subscription is judged.
@@ -285,10 +285,20 @@ class Transport:
             await _end(client)
 
 
-def _over_tls(client: Client) -> bool:
+def _check_tls(client: Client) -> None:
+    """nats-py takes a server's word that it has no TLS; this does not.
+
+    Raises:
+        _NotUsable: the connection is in the clear.
+    """
     transport = client._transport
     writer = transport._io_writer if isinstance(transport, TcpTransport) else None
-    return writer is not None and writer.get_extra_info("ssl_object") is not None
+    if writer is None or writer.get_extra_info("ssl_object") is None:
+        raise _NotUsable
+    # nats-py's own protocol does not know that it is over TLS, and asyncio warns of that at each end of a stream.
+    protocol = writer.transport.get_protocol()
+    if hasattr(protocol, "_over_ssl"):
+        protocol._over_ssl = True
 
 
 def _abort(client: Client) -> None:

@@ -28,6 +28,12 @@ WANTED = """
 demo
 relay init
 relay run
+certificate new-ca
+certificate issue
+certificate request
+certificate accept
+certificate revoke
+broker-config
 tenant add
 tenant activate
 device new

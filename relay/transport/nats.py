@@ -44,6 +44,10 @@ LINE_BYTES_MAX = 65_536
 PAYLOAD_BYTES_MAX = 4 * FRAME_BYTES_MAX
 """Longer messages are not read to their end: the connection is given up."""
 
+_UP = b".up"
+# Subjects are read once: a device's tag is looked up by its subject's bytes from then on.
+_SUBJECTS_KEPT = 32_768
+
 # nats-py tells what a server sent when it cannot read it: none of it may reach a log (protocol.md section 10).
 _silent = logging.getLogger("nats.aio.client")
 _silent.setLevel(logging.CRITICAL + 1)
@@ -155,6 +159,7 @@ class Transport:
         self._tls = tls if tls is not None or not address.tls else ssl.create_default_context()
         self._inbox = Inbox(self.counters) if inbox is None else inbox
         self._client: Client | None = None
+        self._tags: dict[bytes, bytes] = {}
         self._linked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -183,12 +188,12 @@ class Transport:
         bytes_max = min(FRAME_BYTES_MAX, client.max_payload)
         chunks: list[bytes] = []
         count = size = 0
+        command = b"PUB " + self._prefix
         for device_tag, packet in packets:
             if len(packet) > bytes_max:
                 self.counters.dropped_oversize += 1
                 continue
-            command = b"PUB %b%b.down %d\r\n" % (self._prefix, device_tag.hex().encode(), len(packet))
-            chunks += (command, packet, b"\r\n")
+            chunks += (b"%b%b.down %d\r\n" % (command, device_tag.hex().encode(), len(packet)), packet, b"\r\n")
             count += 1
             size += len(packet)
             if size >= WRITE_BYTES:
@@ -206,15 +211,24 @@ class Transport:
 
     def arrived(self, subject: bytes, packet: bytes) -> None:
         """Take one message of the server: from a device's subject and small enough, or dropped and counted."""
-        tag_hex = subject[len(self._prefix) : -len(b".up")]
-        try:
-            device_tag = bytes.fromhex(tag_hex.decode("ascii"))
-        except ValueError:
-            device_tag = b""
-        if len(device_tag) != ID_BYTES or subject != b"%b%b.up" % (self._prefix, device_tag.hex().encode()):
-            self.counters.dropped_malformed += 1
-            return
+        device_tag = self._tags.get(subject)
+        if device_tag is None:
+            device_tag = self._tag_of(subject)
+            if device_tag is None:
+                self.counters.dropped_malformed += 1
+                return
+            if len(self._tags) >= _SUBJECTS_KEPT:
+                self._tags.clear()
+            self._tags[subject] = device_tag
         self._inbox.put(device_tag, packet)
+
+    def _tag_of(self, subject: bytes) -> bytes | None:
+        try:
+            device_tag = bytes.fromhex(subject[len(self._prefix) : -len(_UP)].decode("ascii"))
+        except ValueError:
+            return None
+        whole = self._prefix + device_tag.hex().encode() + _UP
+        return device_tag if len(device_tag) == ID_BYTES and subject == whole else None
 
     async def _write(self, client: Client, chunks: list[bytes], count: int) -> None:
         """Write whole commands; nats-py writes whole commands between them."""

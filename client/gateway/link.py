@@ -17,6 +17,8 @@ in time is left out, and waited for again only after it has signed something.
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from client.backoff import Random
 from client.gateway.handshake import Handshake
 from client.gateway.limits import GatewayLimits
@@ -101,9 +103,15 @@ class SharedLink:
 
     def release(self, seat: Seat) -> None:
         """A device leaves."""
-        if self._seats.get(seat.device_key) is seat:
-            del self._seats[seat.device_key]
-            self._traffic.release(seat)
+        if self._seats.get(seat.device_key) is not seat:
+            return
+        del self._seats[seat.device_key]
+        self._traffic.release(seat)
+        standing = self._handshake.standing
+        if standing is not None and seat.enrolled and seat.device_key in standing.linked:
+            # It may have enrolled since the relay said this; should it come back to this link, it is told.
+            device = standing.linked[seat.device_key]
+            standing.linked[seat.device_key] = replace(device, enrolled=True)
 
     def prove(self, seat: Seat, transcript: bytes, signature: bytes) -> None:
         """A device's signature over an offered transcript.
@@ -121,7 +129,7 @@ class SharedLink:
         standing = self._handshake.standing
         assert standing is not None, "a link was confirmed"
         device = standing.linked[seat.device_key]
-        seat.enrolled |= device.enrolled
+        self._traffic.known(seat, enrolled=device.enrolled)
         self._traffic.say(seat, Confirmed(standing.keys.transcript, standing.time, device))
 
     def ask(self, seat: Seat, command: DeviceCommand) -> None:

@@ -17,7 +17,7 @@ from client.gateway.messages import Heard
 from wire.commands import Ack, DeviceCommand, Enrol, PublishPrekeys, Subscribe
 from wire.errors import RefusalCode
 
-__all__ = ["Asked", "Seat", "check_entitled"]
+__all__ = ["Asked", "Seat", "check_entitled", "is_admitted"]
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -48,8 +48,9 @@ class Asked:
 class Seat:
     """One device of a link.
 
-    `on_link` is whether the standing link speaks for it; `unsigned` whether it was offered a handshake and has not
-    signed since; `silent` whether it was left out of one for that.
+    `known` is whether the relay has told of it, and `enrolled` what; `on_link` is whether the standing link speaks for
+    it; `unsigned` whether it was offered a handshake and has not signed since; `silent` whether it was left out of one
+    for that.
 
     Args:
         device_key: 32 bytes.
@@ -58,6 +59,7 @@ class Seat:
 
     device_key: bytes
     mailbox: bytes
+    known: bool = False
     enrolled: bool = False
     on_link: bool = False
     unsigned: bool = False
@@ -78,18 +80,24 @@ class Seat:
 
 
 def check_entitled(seat: Seat, command: DeviceCommand) -> None:
-    """Whether a device may ask this on a link that it shares.
+    """Whether a device may ask this on a link that it shares, as far as it can be told now.
 
     Raises:
         Refused: not_entitled, in the words that the relay would use.
     """
     what = type(command).__name__.lower()
-    if isinstance(command, Enrol | PublishPrekeys):
-        # The relay says by itself whether it knows the device; the two commands that may make it known pass.
-        if command.prekeys.device_key != seat.device_key:
-            raise Refused(what, RefusalCode.NOT_ENTITLED, "device_key")
-        return
-    if not seat.enrolled:
-        raise Refused(what, RefusalCode.NOT_ENTITLED, "link")
+    if isinstance(command, Enrol | PublishPrekeys) and command.prekeys.device_key != seat.device_key:
+        raise Refused(what, RefusalCode.NOT_ENTITLED, "device_key")
     if isinstance(command, Ack | Subscribe) and command.mailbox != seat.mailbox:
         raise Refused(what, RefusalCode.NOT_ENTITLED, "mailbox")
+    if seat.known and not is_admitted(seat, type(command)):
+        raise Refused(what, RefusalCode.NOT_ENTITLED, "link")
+
+
+def is_admitted(seat: Seat, kind: type) -> bool:
+    """Whether the device may ask commands of this kind: before it is enrolled only those that may make it so.
+
+    Of these two the relay says by itself whether it knows the device; all others it would take from any device of the
+    link as soon as one of them is enrolled.
+    """
+    return seat.enrolled or kind in {Enrol, PublishPrekeys}

@@ -28,7 +28,7 @@ from client.backoff import Random, jittered
 from client.errors import GatewayBusy
 from client.gateway.limits import Budget, GatewayLimits
 from client.gateway.messages import Answers, Confirmed, Heard, Offer
-from client.gateway.seat import Asked, Seat, check_entitled
+from client.gateway.seat import Asked, Seat, check_entitled, is_admitted
 from wire.codec import encode
 from wire.commands import (
     Delivery,
@@ -146,6 +146,14 @@ class Traffic:
         budget.total += size
         seat.waiting.append(asked)
         self._turn(seat)
+
+    def known(self, seat: Seat, *, enrolled: bool) -> None:
+        """The relay has told of a device; what it asked before, and may not, is refused now."""
+        seat.known = True
+        seat.enrolled |= enrolled
+        for asked in [asked for asked in seat.asked.values() if not is_admitted(seat, asked.kind)]:
+            self._drop(asked)
+            self.answer(seat, Refusal(asked.ref_of_device, RefusalCode.NOT_ENTITLED, "link", 0, 0, b""))
 
     def settle(self, seat: Seat, refs: Iterable[int]) -> None:
         """The device waits for these no more."""

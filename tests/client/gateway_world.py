@@ -29,7 +29,7 @@ from wire.commands import (
 )
 from wire.envelope import Envelope, envelope_id_of
 from wire.errors import RefusalCode
-from wire.identity import NO_PREVIOUS, DeviceEntry, DeviceList, list_hash, sign_list
+from wire.identity import NO_PREVIOUS, DeviceEntry, DeviceList, SignedList, Token, list_hash, sign_list
 from wire.limits import ML_KEM_768_PUBLIC_BYTES
 from wire.prekeys import (
     KemPrekey,
@@ -77,6 +77,7 @@ class Carried:
         self.list_hash = list_hash(self.signed)
         self.signs = True
         self.confirmed = 0
+        self.credit = 0
         self.up = asyncio.Event()
         self.delivered: list[Delivered] = []
         self.refusals: list[Refusal] = []
@@ -94,7 +95,7 @@ class Carried:
     async def enrolled(self, gateway: Gateway) -> Carried:
         """Join and enrol."""
         self.join(gateway)
-        done = await self.ask(lambda ref: Enrol(ref, self.world.token(self.account), self.signed, self.prekeys()))
+        done = await self.ask(lambda ref: Enrol(ref, *self.enrolment()))
         assert isinstance(done, Done)
         return self
 
@@ -102,7 +103,11 @@ class Carried:
         """Join, enrol and subscribe."""
         await self.enrolled(gateway)
         assert isinstance(await self.subscribe(credit=credit), Done)
+        self.credit = credit
         return self
+
+    def enrolment(self) -> tuple[Token, SignedList, Prekeys]:
+        return self.world.token(self.account), self.signed, self.prekeys()
 
     def prekeys(self) -> Prekeys:
         prekey_id, key, kem = bytes(16), bytes(31) + b"\x09", bytes(ML_KEM_768_PUBLIC_BYTES)
@@ -132,6 +137,8 @@ class Carried:
             case Confirmed():
                 self.confirmed += 1
                 self.up.set()
+                if self.credit:
+                    self.put(lambda ref: Subscribe(ref, self.mailbox, 0, self.credit))
             case Answers(commands):
                 for command in commands:
                     self._answered(member, command)

@@ -18,7 +18,7 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
             "'certificate issue --broker … --out DIR' has made. Only holders of the authority's certificates can "
             "connect; the relay reads what devices send and writes to them, and each device reaches its own two topics "
             "and no others. With NATS every device is a line of users.conf: after a certificate was issued or revoked, "
-            "write the files again with --refresh and let the server reload. The relay must know the broker: "
+            "write the list anew with --refresh and let the server reload. The relay must know the broker: "
             "'relay init --broker' or 'relay run --broker'."
         ),
         examples=(
@@ -52,7 +52,11 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         metavar="PATH",
         help="where the folder will be on the broker's machine (default: where DIR is now)",
     )
-    parser.add_argument("--refresh", action="store_true", help="replace the files that this command wrote before")
+    parser.add_argument(
+        "--refresh",
+        action="store_true",
+        help="write only the lists of who may do what anew: users.conf with NATS, acl and crl.pem with Mosquitto",
+    )
 
 
 def _write(options: Options) -> int:
@@ -74,25 +78,26 @@ def _write(options: Options) -> int:
     listen = BrokerAddress.from_listen(options.listen)
     installed = options.installed or out.absolute()
     if options.broker == "mosquitto":
-        start, reload = f"mosquitto -c {installed}/mosquitto.conf", "kill -HUP PID"
-        files = {
-            "mosquitto.conf": broker_files.mosquitto_conf(listen, installed).encode(),
+        program, reload = "mosquitto", "kill -HUP PID"
+        configuration = broker_files.mosquitto_conf(listen, installed)
+        lists = {
             "acl": broker_files.mosquitto_acl(relay_id).encode(),
             "crl.pem": read_bounded(authority.revocations_path, "revocations", PEM_BYTES_MAX),
         }
     else:
-        start, reload = f"nats-server -c {installed}/nats.conf", "nats-server --signal reload=PID"
+        program, reload = "nats-server", "nats-server --signal reload=PID"
         relay_listen = BrokerAddress.from_listen(options.relay_listen, "relay-listen")
-        files = {
-            "nats.conf": broker_files.nats_conf(listen, relay_listen, installed).encode(),
-            "users.conf": broker_files.nats_users(relay_id, device_tags(authority.users())).encode(),
-        }
-    if not options.refresh:
-        for name in files:
-            check_absent(out / name)
-    for name, data in files.items():
-        replace_file(out / name, data, 0o644)
+        configuration = broker_files.nats_conf(listen, relay_listen, installed)
+        lists = {"users.conf": broker_files.nats_users(relay_id, device_tags(authority.users())).encode()}
+    name = f"{options.broker}.conf"
+    if options.refresh:
+        files = lists
+    else:
+        files = {name: configuration.encode(), **lists}
+        for file_name in files:
+            check_absent(out / file_name)
+    for file_name, data in files.items():
+        replace_file(out / file_name, data, 0o644)
     print(f"{out}: {', '.join(files)}")
-    print(f"start: {start}")
-    print(f"after --refresh: {reload}")
+    print(f"let it reload: {reload}" if options.refresh else f"start: {program} -c {installed / name}")
     return 0

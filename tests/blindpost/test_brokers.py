@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import ssl
@@ -23,7 +24,7 @@ import aiomqtt
 import pytest
 
 from blindpost import authority as authorities
-from blindpost.__main__ import main
+from blindpost.__main__ import build_parser, main
 from blindpost.authority import AuthorityFolder
 from blindpost.errors import CommandError
 from client.content import Kind
@@ -91,9 +92,10 @@ class Place:
         return home, device_tag(key.public).hex()
 
     def refresh(self) -> None:
-        """Write the configuration again, and let a broker that runs read it."""
-        run(*self.configure, "--refresh")
-        self._let_mosquitto_read()
+        """Write the lists again, and let a broker that runs read them."""
+        before = (self.folder / "broker" / f"{self.kind}.conf").read_bytes()
+        run(*self.configure[:9], "--refresh")
+        assert (self.folder / "broker" / f"{self.kind}.conf").read_bytes() == before
         if self.process is not None:
             self.process.send_signal(signal.SIGHUP)
 
@@ -105,12 +107,6 @@ class Place:
             ports += ["--relay-listen", f"127.0.0.1:{address.port}"]
         out = self.folder / "broker"
         return ["broker-config", "--broker", self.kind, "--home", self.home.path, "--ca", self.ca, "--out", out, *ports]
-
-    def _let_mosquitto_read(self) -> None:
-        # Started by root, Mosquitto becomes another user, who could not read the test's folder.
-        if self.kind == "mosquitto" and os.geteuid() == 0:
-            with (self.folder / "broker" / "mosquitto.conf").open("a") as file:
-                file.write("user root\n")
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -137,6 +133,10 @@ def set_up(folder: Path, kind: str) -> Place:
     run("certificate", "issue", "--ca", ca, "--relay", home.path)
     place = Place(folder, kind, listen, home)
     run(*place.configure)
+    if kind == "mosquitto" and os.geteuid() == 0:
+        # Started by root, Mosquitto becomes another user, who could not read the test's folder.
+        with (folder / "broker" / "mosquitto.conf").open("a") as file:
+            file.write("user root\n")
     return place
 
 
@@ -344,6 +344,15 @@ def test_what_cannot_be_issued_leaves_nothing_behind(
     assert main(["certificate", *(str(places.get(word, word)) for word in words)]) == status
     assert said in capsys.readouterr().err
     assert sorted(path for path in tmp_path.rglob("*") if path.name != "lock") == before
+
+
+def test_every_command_that_docs_brokers_shows_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "brokers.md").read_text(encoding="utf-8")
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    blindpost ")]
+    assert len(lines) > 15
+    for line in lines:
+        options = build_parser().parse_args(shlex.split(line)[1:])
+        assert callable(options.run)
 
 
 def test_a_sealed_authority_opens_with_its_passphrase_only(

@@ -9,6 +9,10 @@ __all__ = ["NAMES", "main"]
 NAMES = {
     "relay": ("benchmarks.relay", "durable receipted messages a second, latency at stated rates, CPU, memory, disk"),
     "peers": ("benchmarks.peers.command", "the same work against Mosquitto, NATS JetStream, PostgreSQL, RabbitMQ"),
+    "store": ("benchmarks.store", "SQLite beside LMDB, and what erasure costs"),
+    "scale": ("benchmarks.scale", "cost of a message from a thousand to a million stored envelopes and mailboxes"),
+    "audit": ("benchmarks.audit", "time and memory of the verifier by the size of the disclosure"),
+    "soak": ("benchmarks.soak", "a steady rate for as long as is asked: what grows"),
     "compare": ("benchmarks.compare", "what changed from one result to another beyond the noise"),
     "hotpath": ("benchmarks.hotpath", "where each microsecond of a message goes inside the relay"),
     "ratchet": ("benchmarks.ratchet", "the ratchet beside python-doubleratchet and vodozemac"),

@@ -17,10 +17,14 @@ import json
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
-from benchmarks.machine import describe
+from benchmarks.charts import Chart, bars_of
+from benchmarks.machine import describe, facts, versions
 from benchmarks.ratchet_peers import ENVELOPE_ID, NOW_S, Blindpost, Pair, PythonDoubleRatchet, Vodozemac
+from benchmarks.report import Metric, Report, Skipped, new_report
+from benchmarks.running import command_line, write
 from keys.agreement import diffie_hellman, hkdf, x_public
 from keys.chain import chain_step, hint_block
 from keys.hints import HintIndex
@@ -28,6 +32,10 @@ from keys.message import aead_open, aead_seal, associated_start, message_keys
 from wire.padding import pad, unpad
 
 Rounds = dict[str, list[float]]
+_NOTE = (
+    "The three do not do the same work: blindpost encrypts headers, makes hints, commits to its keys and pads; the "
+    "others do not (benchmarks/ratchet_peers.py)."
+)
 
 
 async def _chain(pair: Pair, content: bytes, count: int) -> tuple[float, float]:
@@ -167,10 +175,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--bytes", type=int, default=1_024, help="content of a message (default 1024)")
     parser.add_argument("--only", help="compare with this peer only: PythonDoubleRatchet or Vodozemac")
     parser.add_argument("--json", action="store_true", help="print every round's figure as JSON too")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write ratchet.json, .svg and .html there")
     options = parser.parse_args(argv)
     content = os.urandom(options.bytes)
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("PyNaCl", "cryptography", "msgspec"))
-    print(f"machine: {describe()}\nversions: {versions}")
+    told = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("PyNaCl", "cryptography", "msgspec"))
+    print(f"machine: {describe()}\nversions: {told}")
     print(f"{options.rounds} rounds of {options.messages} messages of {options.bytes} bytes")
     print("CPU time, median (least to most)")
     pairs = _pairs(options.only)
@@ -187,4 +196,30 @@ def main(argv: list[str]) -> int:
         print(_row(name, figures))
     if options.json:
         print(json.dumps({"ratchets": found, "parts": parts, "beside": beside}))
+    if options.out is not None:
+        report = _report(argv, found, parts, beside)
+        write(report, _charts(report, list(found)), options.out)
     return 0
+
+
+def _report(
+    argv: list[str], found: dict[str, Rounds], parts: dict[str, dict[str, list[float]]], beside: dict[str, list[float]]
+) -> Report:
+    versions_found = versions((), ("PyNaCl", "cryptography", "msgspec", "DoubleRatchet", "vodozemac"))
+    report = new_report("ratchet", command_line("ratchet", argv), 0, facts(), versions_found)
+    report.notes.append(_NOTE)
+    tables = found | {f"parts: {title}": rows for title, rows in parts.items()} | {"beside a message": beside}
+    for title, rows in tables.items():
+        case = report.case(title)
+        for name, figures in rows.items():
+            case.metrics[name] = Metric("µs/message" if title in found else "µs", "less", figures)
+    for made in (PythonDoubleRatchet, Vodozemac):
+        if not any(made.__name__.lower() in name.replace("-", "").lower() for name in found):
+            report.skipped.append(Skipped(made.__name__, "not installed, or not asked for"))
+    return report
+
+
+def _charts(report: Report, ratchets: list[str]) -> list[Chart]:
+    cases = [case for case in report.cases if case.name in ratchets]
+    titles = {"encrypt": "Encrypt, in a chain", "decrypt": "Decrypt, in a chain", "ping-pong": "Ping-pong, both halves"}
+    return [bars_of(cases, metric, f"{title}: CPU for each message") for metric, title in titles.items()]

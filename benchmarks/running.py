@@ -18,7 +18,7 @@ from benchmarks.processes import ServerError
 from benchmarks.report import Report
 from benchmarks.tables import print_report
 
-__all__ = ["command_line", "finish", "guarded", "parser_of", "words_of"]
+__all__ = ["command_line", "finish", "guarded", "parser_of", "words_of", "write"]
 
 
 def parser_of(name: str, doc: str, rounds: int) -> argparse.ArgumentParser:
@@ -76,6 +76,12 @@ def guarded(measure: Callable[[], int]) -> int:
 def finish(report: Report, charts: Sequence[Chart], out: Path) -> int:
     """Print the result and write its files; returns the exit status."""
     print_report(report)
+    write(report, charts, out)
+    return 0
+
+
+def write(report: Report, charts: Sequence[Chart], out: Path) -> None:
+    """Write the result's three files into a folder, which is made if it is not there."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{report.benchmark}.json"
     path.write_bytes(report.to_json())
@@ -83,4 +89,3 @@ def finish(report: Report, charts: Sequence[Chart], out: Path) -> int:
     path.with_suffix(".svg").write_text(svg, encoding="utf-8")
     path.with_suffix(".html").write_text(page_of(report, charts), encoding="utf-8")
     print(f"\nwritten: {path}, and .svg, .html beside it")
-    return 0

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,8 @@ class RelayServer:
     url: str
     """Where the load reaches the broker; the card may name another listener."""
     admin: SigningKey
+    ready_s: float
+    """From the start of the process until it took links."""
 
     def counters(self) -> dict[str, int]:
         """What the relay says of itself."""
@@ -99,7 +101,11 @@ class RelayServer:
 
 @contextlib.contextmanager
 def relay_server(
-    folder: Path, broker: str, home: Path | None = None, environment: dict[str, str] | None = None
+    folder: Path,
+    broker: str,
+    home: Path | None = None,
+    environment: dict[str, str] | None = None,
+    fill: Callable[[Path], None] | None = None,
 ) -> Iterator[RelayServer]:
     """A relay and its broker, ended when the block is left.
 
@@ -108,6 +114,7 @@ def relay_server(
         broker: one of `BROKERS`.
         home: the relay's home, made if it is not there; in `folder` when None.
         environment: added to the relay's.
+        fill: called with the home before the relay starts.
 
     Raises:
         ServerError: one of them did not start.
@@ -134,8 +141,11 @@ def relay_server(
             where = ["--broker", f"nats://127.0.0.1:{port}", "--device-broker", url]
         _relay("init", "--home", str(home), *where)
         _relay("tenant-add", TENANT, admin.public.hex(), "--home", str(home))
+        if fill is not None:
+            fill(home)
         log = folder / "relay.out"
         command = [sys.executable, "-m", "relay", "run", "--home", home]
+        start_s = time.monotonic()
         server = stack.enter_context(started(command, log, environment))
         deadline = time.monotonic() + READY_S_MAX
         while b"ready " not in log.read_bytes():
@@ -143,7 +153,8 @@ def relay_server(
                 raise ServerError(f"the relay did not start: {log.read_text(encoding='utf-8')[-600:]}")
             time.sleep(0.02)
         card = RelayCard.read(home / "relay-card.toml")
-        yield RelayServer(card, home, server, broker_server, url or card.broker, admin)
+        ready_s = time.monotonic() - start_s
+        yield RelayServer(card, home, server, broker_server, url or card.broker, admin, ready_s)
 
 
 def _relay(*arguments: str) -> None:

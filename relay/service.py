@@ -39,6 +39,8 @@ CHECKPOINT_RETRY_MS = 1_000
 READ_RETRY_MS = 1_000
 REPORT_MS = 1_000
 RECEIVE_PACKETS_MAX = 128
+BEGIN_BYTES_MAX = 2 * 1_048_576
+"""A batch with no more bytes to write is applied here, and only its end, with its fsync, waits in the thread."""
 
 T = TypeVar("T")
 
@@ -302,6 +304,8 @@ class RelayService:
         if batch is not None:
             # The reason of the failure is the store's business; whatever it was, this batch is not stored.
             try:
+                if batch.body_bytes + batch.erased_bytes <= BEGIN_BYTES_MAX:
+                    self.store.begin(batch)
                 await self.in_thread(self.store.commit, batch)
             except Exception as failure:
                 error = StoreError(f"the commit failed: {type(failure).__name__}")

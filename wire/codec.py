@@ -27,6 +27,8 @@ __all__ = [
     "SecretRecord",
     "Signature",
     "decode",
+    "decode_with",
+    "decoder",
     "encode",
 ]
 
@@ -48,7 +50,8 @@ encode = _encoder.encode
 
 
 @lru_cache(maxsize=256)
-def _decoder(kind: Any) -> "msgspec.msgpack.Decoder[Any]":
+def decoder(kind: Any) -> "msgspec.msgpack.Decoder[Any]":
+    """What `decode` and `decode_with` decode a type with."""
     return msgspec.msgpack.Decoder(kind, strict=True, ext_hook=_refuse_extension)
 
 
@@ -71,8 +74,17 @@ def decode(kind: Any, data: bytes, field: str) -> Any:
     Raises:
         FormatError: not MessagePack, not of this type, out of a bound, or not the canonical encoding.
     """
+    return decode_with(decoder(kind), data, field)
+
+
+def decode_with(decoder: "msgspec.msgpack.Decoder[Any]", data: bytes, field: str) -> Any:
+    """`decode` with a decoder that is at hand, where looking one up by its type counts.
+
+    Raises:
+        FormatError: as `decode`.
+    """
     try:
-        value = _decoder(kind).decode(data)
+        value = decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         # msgspec's words name path, expected type and bound, never the value.
         raise FormatError(field, str(error)) from None

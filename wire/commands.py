@@ -5,11 +5,11 @@ two directions have types of their own, so that neither side can read its own wo
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 
-from wire.codec import U16, U32, U64, Hash, Id, Key, Positive, Record, Signature, decode, encode
+from wire.codec import U16, U32, U64, Hash, Id, Key, Positive, Record, Signature, decode_with, decoder, encode
 from wire.envelope import Body, Envelope
 from wire.identity import Account, SignedList, Token
 from wire.limits import (
@@ -195,6 +195,8 @@ RelayCommand = Linked | Receipts | Delivery | Refusal | Directory | Done
 
 _DeviceCommands = Annotated[tuple[DeviceCommand, ...], Meta(min_length=1, max_length=COMMANDS_PER_FRAME_MAX)]
 _RelayCommands = Annotated[tuple[RelayCommand, ...], Meta(min_length=1, max_length=COMMANDS_PER_FRAME_MAX)]
+_DEVICE_DECODER: Final = decoder(_DeviceCommands)
+_RELAY_DECODER: Final = decoder(_RelayCommands)
 
 
 def encode_commands(commands: Sequence[DeviceCommand] | Sequence[RelayCommand]) -> bytes:
@@ -208,7 +210,7 @@ def decode_device_commands(data: bytes) -> tuple[DeviceCommand, ...]:
     Raises:
         FormatError: naming the path in the array and the limit that was passed.
     """
-    commands: tuple[DeviceCommand, ...] = decode(_DeviceCommands, data, "frame")
+    commands: tuple[DeviceCommand, ...] = decode_with(_DEVICE_DECODER, data, "frame")
     return commands
 
 
@@ -218,5 +220,5 @@ def decode_relay_commands(data: bytes) -> tuple[RelayCommand, ...]:
     Raises:
         FormatError: naming the path in the array and the limit that was passed.
     """
-    commands: tuple[RelayCommand, ...] = decode(_RelayCommands, data, "frame")
+    commands: tuple[RelayCommand, ...] = decode_with(_RELAY_DECODER, data, "frame")
     return commands

@@ -1,17 +1,19 @@
 """The envelope: the unit that the relay stores, and all that it stores of a message (protocol.md 4.4 and 5.1)."""
 
-from typing import Annotated
+from hashlib import blake2b
+from typing import Annotated, Final
 
 from msgspec import Meta
 
 from wire.codec import U64, Id, Record
-from wire.hashing import hash16
+from wire.hashing import label
 from wire.limits import (
     BODY_BYTES_MAX,
     BODY_BYTES_MIN,
     CHUNK_BYTES_MAX,
     CHUNK_BYTES_MIN,
     CHUNK_BYTES_STEP,
+    ID_BYTES,
     SEALED_STEP_BYTES,
     SEALED_STEPS_MAX,
 )
@@ -20,6 +22,9 @@ from wire.padding import padme_lengths
 __all__ = ["Body", "Envelope", "body_lengths", "envelope_id_of"]
 
 Body = Annotated[bytes, Meta(min_length=BODY_BYTES_MIN, max_length=BODY_BYTES_MAX)]
+
+# Once for each ack: the label is looked up once.
+_ID_PREFIX: Final = label("envelope-id")
 
 # Bytes around the padded content: hint 16, commitment 32, nonce 24, header 56, tag 16 (section 4.3).
 ORDINARY_OVERHEAD_BYTES = 144
@@ -39,8 +44,8 @@ class Envelope(Record, frozen=True):
 
 
 def envelope_id_of(token: bytes) -> bytes:
-    """The id of the envelope whose ack token this is (section 5.1)."""
-    return hash16("envelope-id", token)
+    """The id of the envelope whose ack token this is: hash16("envelope-id", t) (section 5.1)."""
+    return blake2b(_ID_PREFIX + token, digest_size=ID_BYTES).digest()
 
 
 def body_lengths() -> frozenset[int]:

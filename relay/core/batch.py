@@ -95,7 +95,7 @@ class Staged:
     """(envelope, reason, seq of its tombstone, key of its tombstone) of acks, withdrawals and closed mailboxes."""
     expiring: list[Held] = field(default_factory=list)
     """Envelopes and tombstones past their expiry."""
-    submits: list[tuple[Link, int, tuple[Held, ...]]] = field(default_factory=list)
+    submits: list[tuple[Link, int, list[Held]]] = field(default_factory=list)
     """(link, ref, envelope at each position): receipts owed at the commit."""
     done: list[tuple[Link, int]] = field(default_factory=list)
     answers: list[tuple[Link, RelayCommand]] = field(default_factory=list)

@@ -175,11 +175,12 @@ class Commands:
         find = self._mailbox_once if stale else self._mailbox_now
         mailboxes = self._mailboxes
         now_s = self._now_ms // 1_000
+        own, known = account.mailboxes, mailboxes.known
         placed: list[tuple[Mailbox, Envelope, Held | None]] = []
         fresh = 0
         for envelope in envelopes:
-            mailbox = account.mailboxes.get(envelope.mailbox) or find(link, command.account, envelope.mailbox)
-            held = None if mailbox is None else mailboxes.known(mailbox, envelope)
+            mailbox = own.get(envelope.mailbox) or find(link, command.account, envelope.mailbox)
+            held = None if mailbox is None else known(mailbox, envelope)
             if held is None or mailbox is None:
                 # A stale submit that is stored whole was done, and gets its receipts: to say that it never happened
                 # would be a lie. Any other stale one is refused before anything else is looked at.
@@ -198,10 +199,11 @@ class Commands:
             self._work(link, len(placed) - fresh)
         self._check_room(placed)
         commit_index = self._log.head_index + 1
-        kept = tuple(
-            mailboxes.stage(staged, mailbox, envelope, commit_index) if held is None else held
+        stage = mailboxes.stage
+        kept = [
+            stage(staged, mailbox, envelope, commit_index) if held is None else held
             for mailbox, envelope, held in placed
-        )
+        ]
         if fresh or staged.directory_changed or any(held.state == STAGED for held in kept):
             staged.submits.append((link, command.ref, kept))
             return WAITING

@@ -307,6 +307,8 @@ class Batch:
     rotations: list[RotationRow] = field(default_factory=list)
     body_bytes: int = 0
     """Bytes of the bodies in `envelopes`, for the log."""
+    erased_bytes: int = 0
+    """Bytes of the bodies of `envelopes_erased`: they are overwritten."""
     acks: int = 0
     """Envelopes erased by ack or withdrawal, for the log."""
 

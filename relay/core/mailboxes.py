@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from relay.core.batch import Refused, Seqs, Staged
 from relay.core.commitlog import CommitLog
@@ -24,8 +26,8 @@ from relay.core.events import REASON_CLOSED, CoreConfig, EnvelopeRow, Snapshot, 
 from relay.core.expiry import ExpiryBuckets
 from wire.envelope import Envelope, envelope_id_of
 from wire.errors import FormatError, RefusalCode
-from wire.hashing import hash16
-from wire.limits import CLOCK_SKEW_S
+from wire.hashing import label
+from wire.limits import CLOCK_SKEW_S, ID_BYTES
 from wire.receipt import leaf_hash
 
 if TYPE_CHECKING:
@@ -40,37 +42,32 @@ TOMBSTONE: Final = 3
 GONE: Final = 4
 
 
+# Once for each ack: the label is looked up once, and rows are made without their checks.
+_TOMBSTONE_PREFIX: Final = label("tombstone")
+_row: Final = tuple.__new__
+
+
 def tombstone_key(mailbox: bytes, envelope_id: bytes) -> bytes:
-    """Return what a tombstone is found by (protocol.md section 9): it does not name the envelope."""
-    return hash16("tombstone", mailbox + envelope_id)
+    """Return the key of a tombstone, hash16("tombstone", …) (protocol.md section 9): it does not name the envelope."""
+    return blake2b(_TOMBSTONE_PREFIX + mailbox + envelope_id, digest_size=ID_BYTES).digest()
 
 
-class Held:
-    """One envelope, or what is left of it. `id` is the envelope id, for a tombstone its key; `seq` that of its row."""
+class Held(Struct, gc=False, eq=False):
+    """One envelope, or what is left of it; `seq` is that of its row, `state` one of the five above.
 
-    __slots__ = ("body_bytes", "commit_index", "expiry", "id", "leaf", "mailbox", "number", "seq", "state")
+    There are a million of them, so they are small and the garbage collector does not look at them: they die by
+    counting, since a mailbox that is gone from the relay is gone with the relay.
+    """
 
-    def __init__(
-        self,
-        mailbox: Mailbox,
-        seq: int,
-        number: int,
-        held_id: bytes,
-        expiry: int,
-        commit_index: int,
-        leaf: int,
-        body_bytes: int,
-        state: int,
-    ) -> None:
-        self.mailbox = mailbox
-        self.seq = seq
-        self.number = number
-        self.id = held_id
-        self.expiry = expiry
-        self.commit_index = commit_index
-        self.leaf = leaf
-        self.body_bytes = body_bytes
-        self.state = state
+    mailbox: Mailbox
+    seq: int
+    number: int
+    id: bytes
+    expiry: int
+    commit_index: int
+    leaf: int
+    body_bytes: int
+    state: int
 
 
 class Mailbox:
@@ -158,9 +155,17 @@ class Mailboxes:
         for stone in snapshot.tombstones:
             mailbox = self._loaded_mailbox(stone.mailbox)
             held = Held(
-                mailbox, stone.seq, stone.number, stone.key, stone.expiry, stone.commit_index, stone.leaf, 0, TOMBSTONE
+                mailbox,
+                stone.seq,
+                stone.number,
+                envelope_id_of(stone.token) if stone.token else stone.key,
+                shared.setdefault(stone.expiry, stone.expiry),
+                shared.setdefault(stone.commit_index, stone.commit_index),
+                stone.leaf,
+                0,
+                TOMBSTONE,
             )
-            mailbox.tombstones[stone.key] = held
+            mailbox.tombstones[held.id] = held
             mailbox.held_bytes += self._config.tombstone_bytes
             self._hold(held)
         self._closing.extend(mailbox for mailbox in self.by_id.values() if mailbox.closed and mailbox.entries)
@@ -188,9 +193,9 @@ class Mailboxes:
         """
         held = mailbox.entries.get(envelope.envelope_id)
         if held is None:
-            if not mailbox.tombstones:
-                return None
-            held = mailbox.tombstones.get(tombstone_key(mailbox.id, envelope.envelope_id))
+            held = mailbox.tombstones.get(envelope.envelope_id)
+            if held is None and mailbox.closed:
+                held = mailbox.tombstones.get(tombstone_key(mailbox.id, envelope.envelope_id))
             if held is None:
                 return None
         if held.state == STAGED:
@@ -250,7 +255,9 @@ class Mailboxes:
         mailbox.held_bytes += body_bytes
         held = Held(mailbox, seq, number, envelope_id, expiry, commit_index, leaf, body_bytes, STAGED)
         mailbox.entries[envelope_id] = held
-        batch.envelopes.append(EnvelopeRow(seq, mailbox.id, number, envelope_id, expiry, commit_index, leaf, body))
+        batch.envelopes.append(
+            _row(EnvelopeRow, (seq, mailbox.id, number, envelope_id, expiry, commit_index, leaf, body))
+        )
         batch.body_bytes += body_bytes
         staged.fresh.append(held)
         staged.leaves.append(leaf_hash(mailbox.id, envelope_id, expiry, number, sha256(body).digest()))
@@ -271,15 +278,17 @@ class Mailboxes:
     def stage_leaving(self, staged: Staged, held: Held, reason: int, token: bytes) -> None:
         """Erase a live envelope with this batch, and leave a tombstone."""
         mailbox = held.mailbox
-        key = tombstone_key(mailbox.id, held.id)
+        mailbox_id = mailbox.id
+        key = tombstone_key(mailbox_id, held.id)
         seqs = self._seqs
         seq = seqs.tombstones
         seqs.tombstones = seq + 1
         held.state = LEAVING
-        staged.batch.envelopes_erased.append(held.seq)
-        staged.batch.tombstones.append(
-            TombstoneRow(seq, key, mailbox.id, held.expiry, held.commit_index, held.leaf, held.number, reason, token)
-        )
+        batch = staged.batch
+        batch.envelopes_erased.append(held.seq)
+        batch.erased_bytes += held.body_bytes
+        fields = (seq, key, mailbox_id, held.expiry, held.commit_index, held.leaf, held.number, reason, token)
+        batch.tombstones.append(_row(TombstoneRow, fields))
         staged.leaving.append((held, reason, seq, key))
 
     def close(self, mailbox: Mailbox) -> None:
@@ -306,6 +315,7 @@ class Mailboxes:
         while room and (held := self._expiry.take()) is not None:
             if held.state == LIVE:
                 batch.envelopes_erased.append(held.seq)
+                batch.erased_bytes += held.body_bytes
             else:
                 assert held.state == TOMBSTONE, "what waits for its expiry is live or a tombstone"
                 batch.tombstones_erased.append(held.seq)
@@ -333,12 +343,16 @@ class Mailboxes:
             held.mailbox.newest = held.number
             self._expiry.add(held.expiry, held)
         self.live += len(staged.fresh) - len(staged.leaving)
-        for held, _reason, seq, key in staged.leaving:
+        for held, reason, seq, key in staged.leaving:
             mailbox = held.mailbox
             del mailbox.entries[held.id]
             mailbox.held_bytes += tombstone_bytes - held.body_bytes
-            held.seq, held.id, held.body_bytes, held.state = seq, key, 0, TOMBSTONE
-            mailbox.tombstones[key] = held
+            if reason == REASON_CLOSED:
+                held.id = key
+            held.seq = seq
+            held.body_bytes = 0
+            held.state = TOMBSTONE
+            mailbox.tombstones[held.id] = held
         for held in staged.expiring:
             mailbox = held.mailbox
             if mailbox.tombstones.get(held.id) is held:

@@ -65,6 +65,9 @@ class MemoryStore:
             [row for _seq, row in sorted(self.rotations.items())],
         )
 
+    def begin(self, batch: Batch) -> None:
+        """Do nothing: to commit takes no time."""
+
     def commit(self, batch: Batch) -> None:
         """Apply a batch.
 

@@ -58,6 +58,7 @@ class SqliteStore:
     def __init__(self, path: Path, relay_id: bytes, partition: int = 0) -> None:
         self._path = path
         self._commits_since_checkpoint = 0
+        self._begun: Batch | None = None
         self.checkpoints_failed = 0
         self._closed = False
         new = not path.exists() or path.stat().st_size == 0
@@ -141,26 +142,43 @@ class SqliteStore:
                 _rows(db, "SELECT * FROM rotations", RotationRow._make),
             )
 
-    def commit(self, batch: Batch) -> None:
-        """Apply a batch in one transaction; on return it is on the disk.
+    def begin(self, batch: Batch) -> None:
+        """Apply a batch in a transaction that `commit` ends.
 
         Raises:
             StoreError: nothing was applied.
         """
-        with self._using("commit"):
-            db = self._writer
+        with self._using("commit"), self._undoing() as db:
             db.execute("BEGIN IMMEDIATE")
-            try:
-                self._apply(db, batch)
-                db.execute("COMMIT")
-            except BaseException:
-                # After a full disk SQLite may have rolled back by itself.
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+            self._apply(db, batch)
+        self._begun = batch
+
+    def commit(self, batch: Batch) -> None:
+        """Apply a batch in one transaction, unless it was begun; on return it is on the disk.
+
+        Raises:
+            StoreError: nothing was applied.
+        """
+        begun, self._begun = self._begun, None
+        if begun is not batch:
+            self.begin(batch)
+            self._begun = None
+        with self._using("commit"), self._undoing() as db:
+            db.execute("COMMIT")
         self._commits_since_checkpoint += 1
         if self._commits_since_checkpoint >= CHECKPOINT_COMMITS:
             self._checkpoint_after_commit()
+
+    @contextmanager
+    def _undoing(self) -> Iterator[sqlite3.Connection]:
+        db = self._writer
+        try:
+            yield db
+        except BaseException:
+            # After a full disk SQLite may have rolled back by itself.
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
 
     def _checkpoint_after_commit(self) -> None:
         try:
@@ -234,6 +252,9 @@ class SqliteStore:
         if self._closed:
             return
         try:
+            if self._writer.in_transaction:
+                # A batch that was begun and never committed: nobody was told that it is stored.
+                self._writer.execute("ROLLBACK")
             self.checkpoint()
         finally:
             self._closed = True

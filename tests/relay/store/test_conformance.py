@@ -66,6 +66,16 @@ def test_new_store_holds_its_relay_and_nothing_else(make: Make) -> None:
     assert not snapshot.commits
 
 
+def test_batch_that_was_begun_is_committed_once(make: Make) -> None:
+    store = make()
+    batch = Batch(envelopes=[envelope(1)])
+    store.begin(batch)
+    assert store.read([1]) == [None], "it is not there before it is committed"
+    store.commit(batch)
+    store.commit(Batch(envelopes=[envelope(2)]))
+    assert store.read([1, 2]) == [b"b" * 400] * 2
+
+
 def test_every_kind_of_row_comes_back_as_it_was(make: Make) -> None:
     store = make()
     batch = Batch(

@@ -179,6 +179,23 @@ def test_full_disk_stores_nothing_and_leaves_the_store_usable(store: SqliteStore
     assert [row.seq for row in store.load().envelopes] == list(range(1, 9))
 
 
+def test_batch_that_cannot_be_begun_leaves_the_store_usable(store: SqliteStore) -> None:
+    store.commit(Batch(envelopes=[envelope(1)]))
+    with pytest.raises(StoreError, match="commit: UNIQUE"):
+        store.begin(Batch(envelopes=[envelope(2), envelope(1)]))
+    store.commit(Batch(envelopes=[envelope(2)]))
+    assert store.read([1, 2]) == [body_of(1), body_of(2)]
+
+
+def test_batch_that_was_begun_and_not_committed_is_not_stored(store: SqliteStore, tmp_path: Path) -> None:
+    store.begin(Batch(envelopes=[envelope(1)]))
+    store.close()
+    again = SqliteStore(tmp_path / "store.sqlite", RELAY_ID)
+    assert not again.load().envelopes
+    again.close()
+    assert not remains(raw_bytes(tmp_path / "store.sqlite"), 1)
+
+
 def test_errors_do_not_show_what_was_to_be_stored(store: SqliteStore) -> None:
     store.commit(Batch(envelopes=[envelope(1)]))
     with pytest.raises(StoreError) as caught:

@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-__all__ = ["NAMES", "main"]
+__all__ = ["NAMES", "known", "main"]
 
 NAMES = {
     "relay": ("benchmarks.relay", "durable receipted messages a second, latency at stated rates, CPU, memory, disk"),
@@ -15,15 +15,20 @@ NAMES = {
     "soak": ("benchmarks.soak", "a steady rate for as long as is asked: what grows"),
     "compare": ("benchmarks.compare", "what changed from one result to another beyond the noise"),
     "hotpath": ("benchmarks.hotpath", "where each microsecond of a message goes inside the relay"),
+    "gateway": ("benchmarks.gateway", "encrypted and receipted chats a second from one gateway process"),
     "ratchet": ("benchmarks.ratchet", "the ratchet beside python-doubleratchet and vodozemac"),
 }
+
+
+def known() -> str:
+    """The benchmarks, one a line."""
+    return "\n".join(f"  {name:10} {what}" for name, (_, what) in NAMES.items())
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the benchmark that the first argument names; returns the exit status."""
     if not argv or argv[0] not in NAMES:
-        known = "\n".join(f"  {name:10} {what}" for name, (_, what) in NAMES.items())
-        print(f"usage: python -m benchmarks NAME [options]\n\n{known}", file=sys.stderr)
+        print(f"usage: python -m benchmarks NAME [options]\n\n{known()}", file=sys.stderr)
         return 0 if list(argv[:1]) in (["-h"], ["--help"]) else 64
     status: int = importlib.import_module(NAMES[argv[0]][0]).main(list(argv[1:]))
     return status

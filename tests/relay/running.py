@@ -90,15 +90,16 @@ def nats_server(folder: Path) -> Iterator[tuple[BrokerAddress, BrokerAddress]]:
 class RelayProcess:
     """`python -m relay run` as a child process."""
 
-    def __init__(self, home: Home, limits: str = "") -> None:
+    def __init__(self, home: Home, limits: str = "", options: Sequence[str] = ()) -> None:
         self.home = home
+        self._options = options
         self._limits = limits
         self.process: subprocess.Popen[str] | None = None
         self.ready = ""
 
     def start(self) -> None:
         """Start it, and wait for its `ready`."""
-        command = [sys.executable, "-m", "relay", "run", "--home", str(self.home.path)]
+        command = [sys.executable, "-m", "relay", "run", "--home", str(self.home.path), *self._options]
         if self._limits:
             command = ["sh", "-c", f'{self._limits}; exec "$@"', "sh", *command]
         self.process = subprocess.Popen(

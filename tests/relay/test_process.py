@@ -97,6 +97,19 @@ async def test_serves_devices_that_speak_mqtt_through_a_nats_server_and_outlives
 
 
 @pytest.mark.nats_server
+async def test_a_relay_moves_to_another_broker_when_it_is_started_with_it(tmp_path: Path) -> None:
+    with nats_server(tmp_path) as (address, device_address):
+        home = make_home(tmp_path / "home", "mqtt://127.0.0.1:1", device_address.url)
+        relay = RelayProcess(home, options=("--broker", address.url))
+        with relay:
+            assert relay.ready == f"ready broker={device_address.url} home={home.path}\n"
+            await exchange(relay, 3)
+            assert relay.stop() == (0, "", "")
+    assert Home.open(home.path).config.broker == address.url
+    assert Home.open(home.path).card == home.card
+
+
+@pytest.mark.nats_server
 async def test_nothing_of_an_envelope_stays_in_the_nats_servers_store(tmp_path: Path) -> None:
     with nats_server(tmp_path) as (address, device_address):
         home = make_home(tmp_path / "home", address.url, device_address.url)

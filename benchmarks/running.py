@@ -81,9 +81,13 @@ def finish(report: Report, charts: Sequence[Chart], out: Path) -> int:
 
 
 def write(report: Report, charts: Sequence[Chart], out: Path) -> None:
-    """Write the result's three files into a folder, which is made if it is not there."""
+    """Write the result's three files into a folder, beside earlier ones: `relay.json`, then `relay-2.json`."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{report.benchmark}.json"
+    number = 1
+    while path.exists():
+        number += 1
+        path = out / f"{report.benchmark}-{number}.json"
     path.write_bytes(report.to_json())
     svg = svg_of(charts)
     path.with_suffix(".svg").write_text(svg, encoding="utf-8")

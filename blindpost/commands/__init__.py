@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from blindpost.commands import (
     audit,
+    bench,
     broker_config,
     canary,
     certificate,
@@ -37,5 +38,6 @@ FAMILIES: tuple[Callable[["Subparsers[Parser]"], None], ...] = (
     order.add_commands,
     volunteer.add_commands,
     audit.add_commands,
+    bench.add_commands,
 )
 """In the order in which a person meets them."""

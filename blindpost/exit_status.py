@@ -35,7 +35,7 @@ class ExitStatus(IntEnum):
 
 MEANINGS: Final = {
     ExitStatus.OK: "done; an audit: BLIND",
-    ExitStatus.NOT_BLIND: "an audit: NOT BLIND; a demo: something did not come out; a benchmark: it failed, or is worse",
+    ExitStatus.NOT_BLIND: "an audit: NOT BLIND; a demo: something did not come out; a benchmark: failed, or is worse",
     ExitStatus.INCOMPLETE: "an audit: INCOMPLETE, something is missing to decide",
     ExitStatus.USAGE: "wrong usage: an option, argument or address",
     ExitStatus.DATA: "a file or message is malformed, or a signature does not verify",

@@ -58,6 +58,7 @@ BROKERS = [
     pytest.param("nats", marks=pytest.mark.nats_server),
 ]
 PASSPHRASE = b"correct horse"
+LONG_S = 60.0
 ACCEPTED = b"\x20\x02\x00\x00"
 QUICK = Settings(reconnect_first_s=0.05, reconnect_last_s=0.5, keepalive_s=2.0)
 
@@ -272,12 +273,12 @@ async def test_mail_travels_end_to_end_over_tls(place: Place) -> None:
             Device.open(devices["ana"], PASSPHRASE, settings=QUICK) as ana,
             Device.open(devices["bo"], PASSPHRASE, settings=QUICK) as bo,
         ):
-            await ana.enrolled(WAIT_S)
-            await bo.enrolled(WAIT_S)
+            await ana.enrolled(LONG_S)
+            await bo.enrolled(LONG_S)
             to = [f"bo@{TENANT}"]
             receipts = await ana.send(ana.compose(Kind.CHAT, b"over TLS", to), to)
             assert [held.account for held in receipts] == to
-            assert [message.payload for message in await bo.receive(WAIT_S)] == [b"over TLS"]
+            assert [message.payload for message in await bo.receive(LONG_S)] == [b"over TLS"]
         assert relay.stop() == (0, "", "")
 
 

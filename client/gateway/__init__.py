@@ -14,6 +14,6 @@ The device's side of it is client/gateway_link.py. A gateway sees ciphertext: no
 
 from client.gateway.door import Door
 from client.gateway.limits import GatewayLimits
-from client.gateway.service import Gateway, Member
+from client.gateway.service import Gateway, Member, link_key
 
-__all__ = ["Door", "Gateway", "GatewayLimits", "Member"]
+__all__ = ["Door", "Gateway", "GatewayLimits", "Member", "link_key"]

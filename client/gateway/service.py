@@ -35,7 +35,7 @@ from wire.identity import device_tag
 from wire.limits import KEY_BYTES
 from wire.signing import SigningKey
 
-__all__ = ["Gateway", "Member"]
+__all__ = ["Gateway", "Member", "link_key"]
 
 # Packets that are handled before what they caused is sent: one commit of the relay often comes as several.
 _PACKETS_PER_TURN: Final = 64
@@ -365,12 +365,20 @@ class Gateway:
         if len(self.lanes) >= self.limits.links_max:
             raise GatewayBusy("links", self.limits.links_max, self.limits.retry_after_ms)
         index = len(self.lanes)
-        key = SigningKey(keyed(self._seed, b"bp1-gateway-link", index.to_bytes(4, "big"), KEY_BYTES))
-        link = SharedLink(self.card, key, self.random, self.limits)
+        link = SharedLink(self.card, link_key(self._seed, index), self.random, self.limits)
         lane = Lane(link, self.card.relay_id, self._transport, self.random, self.limits)
         self.lanes.append(lane)
         self._tasks.append(asyncio.create_task(lane.run(), name=f"gateway link {index}"))
         return lane
+
+
+def link_key(seed: bytes, index: int) -> SigningKey:
+    """The gateway's own key on its link of that number; its tag names the link's topics.
+
+    A broker that lets each client reach its own topics only needs a certificate for each; the transport is told the
+    topics when it connects, and can choose by them.
+    """
+    return SigningKey(keyed(seed, b"bp1-gateway-link", index.to_bytes(4, "big"), KEY_BYTES))
 
 
 def _mono_s() -> float:

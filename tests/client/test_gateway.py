@@ -10,13 +10,14 @@ import pytest
 from client.content import Kind
 from client.device import Device
 from client.errors import TransportClosed, Unknown
-from client.gateway import Gateway
+from client.gateway import Gateway, link_key
 from client.gateway_link import GatewayTransport
 from client.message import Message
 from keys.vault import CHEAP_FOR_TESTS
 from tests.client.gateway_world import SEED, a_gateway, behind
 from tests.client.test_device import heard, say
 from tests.client.world import PASSPHRASE, Faults, World, run
+from wire.identity import device_tag
 from wire.signing import SigningKey
 
 ANA, BO, DI = "ana@acme.example", "bo@acme.example", "di@acme.example"
@@ -231,7 +232,7 @@ def test_the_gateway_is_killed_and_another_one_with_the_same_seed_takes_over(tmp
             transport.gateway = await stack.enter_async_context(a_gateway(world))
             assert await heard(bo, 1) == ["while it was away"]
             await ana.idle(60)
-            assert set(world.ports) == topics
+            assert set(world.ports) == topics == {device_tag(link_key(SEED, 0).public)}
 
     run(scenario)
 

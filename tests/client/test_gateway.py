@@ -133,6 +133,40 @@ def test_the_relay_restarts_and_the_gateway_is_linked_again_with_fresh_signature
     run(scenario)
 
 
+def test_the_brokers_connection_is_cut_again_and_again_and_what_was_under_way_goes_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        world = World(tmp_path)
+        async with (
+            a_gateway(world) as gateway,
+            behind(world, gateway, ANA) as ana,
+            behind(world, gateway, BO) as bo,
+        ):
+            (tag,) = await cut_soon(world)
+            await ana.enrolled(60)
+            await bo.enrolled(60)
+            made = world.core.counters.links_made
+            for number in range(10):
+                ana.post(ana.compose(Kind.CHAT, str(number).encode(), [BO]), [BO])
+                await asyncio.sleep(0.001 * number)
+                world.ports.pop(tag).queue.put_nowait(None)
+                await asyncio.sleep(1)
+            assert sorted(await heard(bo, 10)) == [str(number) for number in range(10)]
+            await ana.idle(60)
+            # The link outlives its connections.
+            assert world.core.counters.links_made == made
+            assert str(gateway.lanes[0].last_error) == "cut"
+
+    async def cut_soon(world: World) -> set[bytes]:
+        """Cut while the first hello is on its way."""
+        await asyncio.sleep(0.2501)
+        tags = set(world.ports)
+        for tag in tags:
+            world.ports.pop(tag).queue.put_nowait(None)
+        return tags
+
+    run(scenario)
+
+
 def test_the_relays_key_rotates_and_devices_behind_a_gateway_check_it_themselves(tmp_path: Path) -> None:
     async def scenario() -> None:
         world = World(tmp_path)

@@ -9,11 +9,13 @@ from msgspec.structs import replace
 from client.errors import GatewayBusy, Refused, TransportClosed
 from client.gateway import Door, GatewayLimits
 from client.gateway.limits import Budget
+from client.gateway.link import SharedLink
 from client.gateway.messages import Answers, Ask, Challenge, Join, sign_join
 from client.gateway.seat import Seat
 from client.gateway.traffic import Traffic
 from tests.client.gateway_world import Carried, a_gateway
 from tests.client.world import Faults, World, run
+from wire.card import RelayCard
 from wire.codec import decode, encode
 from wire.commands import (
     Ack,
@@ -35,6 +37,8 @@ from wire.commands import (
 from wire.envelope import Envelope, envelope_id_of
 from wire.errors import FormatError, RefusalCode, SignatureError
 from wire.limits import COMMANDS_PER_FRAME_MAX, FRAME_BYTES_MAX
+from wire.link import HELLO
+from wire.signing import SigningKey
 
 ACCOUNTS = [f"{name}@acme.example" for name in ("ana", "bo", "cy", "di")]
 
@@ -468,6 +472,19 @@ class TestJoining:
                 assert await asyncio.wait_for(one.submit(one), 5) == [1]
 
         run(scenario)
+
+    def test_a_handshake_ends_with_the_last_device_that_could_sign(self) -> None:
+        card = RelayCard(SigningKey(bytes(32)).public, "mqtt://127.0.0.1:1")
+        link = SharedLink(card, SigningKey(b"g" * 32), bytes, GatewayLimits())
+        seat = link.admit(bytes(32), bytes(16))
+        assert link.take_packets(0.0) == []
+        (hello,) = link.take_packets(1.0)
+        assert hello[0] == HELLO
+        link.release(seat)
+        link.release(seat)
+        assert link.take_packets(100.0) == []
+        assert link.next_deadline_s() is None
+        assert link.can_seat(bytes(16))
 
     def test_all_links_full_is_a_typed_error(self, tmp_path: Path) -> None:
         async def scenario() -> None:

@@ -13,6 +13,7 @@ NAMES = {
     "scale": ("benchmarks.scale", "cost of a message from a thousand to a million stored envelopes and mailboxes"),
     "audit": ("benchmarks.audit", "time and memory of the verifier by the size of the disclosure"),
     "soak": ("benchmarks.soak", "a steady rate for as long as is asked: what grows"),
+    "plot": ("benchmarks.plot", "the plot and the page of a result again, from its JSON"),
     "compare": ("benchmarks.compare", "what changed from one result to another beyond the noise"),
     "hotpath": ("benchmarks.hotpath", "where each microsecond of a message goes inside the relay"),
     "gateway": ("benchmarks.gateway", "encrypted and receipted chats a second from one gateway process"),

@@ -15,8 +15,8 @@ from benchmarks.tables import figure
 
 __all__ = ["STYLE", "Bars", "Chart", "Curves", "Lines", "bars_of", "svg_of"]
 
-WIDTH = 920
-_LEFT, _RIGHT = 300, 110
+WIDTH = 960
+_LEFT, _RIGHT = 360, 110
 _ROW = 30
 _PLOT_HEIGHT = 300
 _PALETTE = 6
@@ -59,6 +59,7 @@ class Bars:
         better: `more`, `less` or empty.
         rows: the bars, from the top.
         marks: (value, label) of lines to compare with, such as targets.
+        legend: what the groups of rows are, in the order of their numbers; empty for a single one.
     """
 
     title: str
@@ -66,6 +67,7 @@ class Bars:
     better: str
     rows: Sequence[Row]
     marks: Sequence[tuple[float, str]] = ()
+    legend: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +111,13 @@ def bars_of(
     title: str,
     marks: Sequence[tuple[float, str]] = (),
     group_of: Callable[[Case], int] = lambda case: 0,
+    legend: Sequence[str] = (),
 ) -> Bars:
     """Bars of one metric of the cases that have it."""
     found: list[tuple[Case, Metric]] = [(case, case.metrics[metric]) for case in cases if metric in case.metrics]
     rows = [Row(case.name, one.rounds, one.median, group_of(case)) for case, one in found]
     unit, better = (found[0][1].unit, found[0][1].better) if found else ("", "")
-    return Bars(title, unit, better, rows, marks)
+    return Bars(title, unit, better, rows, marks, legend)
 
 
 def svg_of(charts: Sequence[Chart]) -> str:
@@ -157,16 +160,21 @@ def _bars(chart: Bars) -> tuple[str, float]:
     scale = span / (ticks[-1] or 1.0)
     better = {"more": "; longer is better", "less": "; shorter is better"}.get(chart.better, "")
     out = [_head(chart.title, f"{chart.unit}{better}; bar: median, dots: rounds")]
+    at = float(_LEFT)
+    for number, words in enumerate(chart.legend):
+        out.append(f'<circle cx="{at + 5:.0f}" cy="35" r="5" fill="var(--c{number % _PALETTE})"/>')
+        out.append(_text(at + 15, 39, words, "soft"))
+        at += 34 + 6.4 * len(words)
     top = 58.0 + (14 if chart.marks else 0)
     bottom = top + _ROW * len(chart.rows)
     for tick in ticks:
         x = _LEFT + tick * scale
         out.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.0f}" y2="{bottom:.0f}"/>')
-        out.append(_text(x, bottom + 16, figure(tick), "soft", "middle"))
+        out.append(_text(x, bottom + 16, f"{tick:,.6g}", "soft", "middle"))
     for number, row in enumerate(chart.rows):
         y = top + number * _ROW
         width = max(1.0, row.median * scale)
-        out.append(_text(_LEFT - 12, y + 19, _short(row.label, 42), "", "end"))
+        out.append(_text(_LEFT - 12, y + 19, _short(row.label, 48), "", "end"))
         tip = f"{escape(row.label)}: {row.median:g} {escape(chart.unit)}"
         out.append(
             f'<rect x="{_LEFT}" y="{y + 6:.1f}" width="{width:.1f}" height="18" rx="2" '
@@ -254,7 +262,7 @@ def _horizontal(ticks: Sequence[float], up: Callable[[float], float]) -> list[st
     for tick in ticks:
         y = up(tick)
         out.append(f'<line class="grid" x1="70" x2="{WIDTH - 230}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        out.append(_text(60, y + 4, figure(tick), "soft", "end"))
+        out.append(_text(60, y + 4, f"{tick:,.6g}", "soft", "end"))
     return out
 
 

@@ -149,8 +149,8 @@ _VERDICTS = ("worse", "better", "changed", "same", "unknown")
 def _differences(old: Report, new: Report) -> list[tuple[str, object, object]]:
     """What differs in machine and versions, and so may explain a change."""
     pairs = [("command", old.command, new.command)]
-    for name in old.machine.keys() | new.machine.keys() - {"load_before"}:
-        if name != "load_before":
+    for name in old.machine.keys() | new.machine.keys():
+        if not name.startswith("load_"):
             pairs.append((name, str(old.machine.get(name, "-")), str(new.machine.get(name, "-"))))
     for name in old.versions.keys() | new.versions.keys():
         pairs.append((name, old.versions.get(name, "-"), new.versions.get(name, "-")))

@@ -6,6 +6,7 @@ NAME.html   plot and tables on one page, without scripts and without anything fe
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,6 +76,7 @@ def guarded(measure: Callable[[], int]) -> int:
 
 def finish(report: Report, charts: Sequence[Chart], out: Path) -> int:
     """Print the result and write its files; returns the exit status."""
+    report.machine["load_after"] = f"{os.getloadavg()[0]:.2f}"
     print_report(report)
     write(report, charts, out)
     return 0

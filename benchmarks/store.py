@@ -213,5 +213,5 @@ def charts(report: Report) -> list[Chart]:
             for case in report.cases
         ]
         first = report.cases[0].metrics[metric]
-        found.append(Bars(title, first.unit, first.better, bars))
+        found.append(Bars(title, first.unit, first.better, bars, (), [title for title, _ in STORES.values()]))
     return found

@@ -132,14 +132,15 @@ def _write_down(case: Case, outcome: Outcome, work: Work) -> None:
 
 def charts(report: Report) -> list[Chart]:
     """Accepted, drained, and CPU; colours tell ours, synced peers, and those that acknowledge from memory."""
-    under = "dark: ours; red: synced before the acknowledgement; green: acknowledged from memory"
+    legend = ("ours, on disk", "on disk when acknowledged", "in memory when acknowledged")
 
     def kind_of(case: Case) -> int:
         return int(case.dimensions.get("kind", 1))
 
-    return [
-        bars_of(report.cases, "accepted", f"Accepted messages a second ({under})", group_of=kind_of),
-        bars_of(report.cases, "drained", "Drained messages a second, all recipients connecting", group_of=kind_of),
-        bars_of(report.cases, "server CPU, accepting", "Server CPU for each message accepted", group_of=kind_of),
-        bars_of(report.cases, "server CPU, draining", "Server CPU for each message drained", group_of=kind_of),
-    ]
+    titles = {
+        "accepted": "Accepted messages a second",
+        "drained": "Drained messages a second, all recipients connecting",
+        "server CPU, accepting": "Server CPU for each message accepted",
+        "server CPU, draining": "Server CPU for each message drained",
+    }
+    return [bars_of(report.cases, name, title, (), kind_of, legend) for name, title in titles.items()]

@@ -98,6 +98,8 @@ class Staged:
     submits: list[tuple[Link, int, list[Held]]] = field(default_factory=list)
     """(link, ref, envelope at each position): receipts owed at the commit."""
     done: list[tuple[Link, int]] = field(default_factory=list)
+    acked: list[tuple[Link, int]] = field(default_factory=list)
+    """The same of acks, whose answers are in no hurry."""
     answers: list[tuple[Link, RelayCommand]] = field(default_factory=list)
     """Answers that show a state which is not durable yet."""
     waiting: list[tuple[Link, DeviceCommand, int]] = field(default_factory=list)

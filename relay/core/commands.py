@@ -265,7 +265,7 @@ class Commands:
             elif held.state == LEAVING:
                 waits = True
         if waits:
-            staged.done.append((link, command.ref))
+            (staged.acked if reason == REASON_ACKED else staged.done).append((link, command.ref))
             return WAITING
         return self._finish(staged, link, command.ref)
 

@@ -276,6 +276,11 @@ class RelayCore:
             self._mailboxes.close(mailbox)
         for link, ref in staged.done:
             self._links.talk(link).done(ref)
+        for link, ref in staged.acked:
+            if self._stopping:
+                self._links.talk(link).done(ref)
+            else:
+                self._links.done_late(link, ref, now_ms)
         for link, answer in staged.answers:
             self._commands.say(link, answer)
         del self._tenants_waiting[: staged.tenants]
@@ -407,6 +412,7 @@ class RelayCore:
     def stop(self) -> None:
         """Refuse every command that comes from now on with `stopping`; what was received is still answered."""
         self._stopping = True
+        self._links.flush_late()
 
 
 def _rotations(identity: RelayIdentity, snapshot: Snapshot, public: bytes) -> tuple[tuple[Rotation, ...], list[bytes]]:

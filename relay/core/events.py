@@ -106,6 +106,8 @@ class CoreConfig:
     """Bytes of one mailbox read before it is the next one's turn; one envelope may always be."""
     outgoing_bytes_max: int = 32 * 1024 * 1024
     """Bytes that wait to be sent, beyond which nothing is received, read and delivered until some have left."""
+    ack_answer_ms: int = 100
+    """How long the answer to an ack may wait for a frame that goes to its link anyway; 0: it does not."""
     redeliver_first_ms: int = 5_000
     redeliver_most_ms: int = 60_000
     redeliver_whole_times: int = 6

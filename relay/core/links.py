@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from relay.core.events import CoreConfig, CoreCounters
@@ -187,6 +188,8 @@ class Links:
         self._hellos = TokenBucket(config.hello_relay_burst, 0)
         self._proofs = TokenBucket(config.prove_signatures_burst, 0)
         self._talking: dict[Link, None] = {}
+        # Links with answers that may wait for the next frame, and until when.
+        self._late: OrderedDict[Link, int] = OrderedDict()
         # Bytes put into outboxes since the last `take_packets`: bodies, and about what receipts take.
         self.outgoing_bytes = 0
         self._packets: list[tuple[bytes, bytes]] = []
@@ -319,6 +322,7 @@ class Links:
             if self._link_of_device.get(key) is link:
                 del self._link_of_device[key]
         self._talking.pop(link, None)
+        self._late.pop(link, None)
         self._counters.links = len(self._links)
         self._on_closed(link)
 
@@ -330,13 +334,34 @@ class Links:
             self._talking[link] = None
         return link.outbox
 
+    def done_late(self, link: Link, ref: int, now_ms: int) -> None:
+        """A command is done; to be said in the link's next frame, or soon."""
+        if not self._config.ack_answer_ms:
+            self.talk(link).done(ref)
+        elif not link.closed:
+            link.outbox.done(ref)
+            if link not in self._late:
+                self._late[link] = now_ms + self._config.ack_answer_ms
+
+    def flush_late(self, now_ms: int | None = None) -> None:
+        """Let the links talk whose answers have waited long enough; all of them without a time."""
+        late = self._late
+        while late:
+            link = next(iter(late))
+            if now_ms is not None and late[link] > now_ms:
+                return
+            del late[link]
+            self.talk(link)
+
     def take_packets(self) -> list[tuple[bytes, bytes]]:
         """Seal all that waits."""
         packets = self._packets
         self._packets = []
         self.outgoing_bytes = 0
         waiting: dict[Link, None] = {}
+        late = self._late
         for link in self._talking:
+            late.pop(link, None)
             if not link.confirmed:
                 waiting[link] = None
                 continue
@@ -349,7 +374,8 @@ class Links:
     # ---- time, rotation
 
     def tick(self, now_ms: int) -> None:
-        """End handshakes that took too long."""
+        """End handshakes that took too long, and say what has waited long enough."""
+        self.flush_late(now_ms)
         while self._pending:
             link_id = next(iter(self._pending))
             if self._pending[link_id].since_ms + self._config.handshake_ms > now_ms:
@@ -357,10 +383,10 @@ class Links:
             self._end_handshake(link_id)
 
     def next_deadline(self) -> int | None:
-        """Return when the oldest handshake ends."""
-        for pending in self._pending.values():
-            return pending.since_ms + self._config.handshake_ms
-        return None
+        """Return when the oldest handshake ends, or an answer has waited long enough."""
+        deadlines = [pending.since_ms + self._config.handshake_ms for pending in islice(self._pending.values(), 1)]
+        deadlines += islice(self._late.values(), 1)
+        return min(deadlines, default=None)
 
     def rotate(self, signing_key: SigningKey, rotations: tuple[Rotation, ...]) -> None:
         """Sign with another key from now on; every link and handshake ends, for the image held their keys."""

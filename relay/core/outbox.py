@@ -83,18 +83,34 @@ class Outbox:
             and len(self._receipts) + len(self._deliveries) < COMMANDS_PER_FRAME_MAX
         )
         if fits:
-            frame = [command for command, _size in self._merged(_ROOM_BYTES)]
+            frame = self._whole()
             frames = [frame] if frame else []
         else:
             frames = self._packed()
-        self._linked = None
-        self._done = []
-        self._others = []
-        self._receipts = {}
-        self._receipt_bytes = 0
-        self._deliveries = {}
-        self._delivery_bytes = 0
+            self._linked = None
+            self._others = []
+        if self._done:
+            self._done = []
+        if self._receipts:
+            self._receipts = {}
+            self._receipt_bytes = 0
+        if self._deliveries:
+            self._deliveries = {}
+            self._delivery_bytes = 0
         return frames
+
+    def _whole(self) -> list[RelayCommand]:
+        """Return all that waits as one frame: the same as `_packed` where it fits, for less."""
+        frame: list[RelayCommand] = [
+            Receipts(header, signature, tuple(entries)) for header, (signature, entries) in self._receipts.items()
+        ]
+        if self._done:
+            frame.append(Done(tuple(self._done)))
+        for mailbox, envelopes in self._deliveries.items():
+            if len(envelopes) > 1:
+                envelopes.sort(key=_number)
+            frame.append(Delivery(mailbox, tuple(envelopes)))
+        return frame
 
     def _packed(self) -> list[list[RelayCommand]]:
         frames: list[list[RelayCommand]] = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from relay.core import Batch, CoreConfig, RelayCore, RelayIdentity
@@ -169,8 +169,10 @@ class World:
         seed: int = 1,
         store: Store | None = None,
         restarted: Callable[[Store], Store] | None = None,
+        ack_answer_ms: int = 0,
     ) -> None:
-        self.config = config or CoreConfig()
+        # Acks are answered at once, unless a test wants to see them wait.
+        self.config = replace(config or CoreConfig(), ack_answer_ms=ack_answer_ms)
         self.rng = random.Random(seed)  # a test's entropy is to be repeatable
         self.now_ms = START_MS
         self.relay_key = SigningKey(seeded("relay"))

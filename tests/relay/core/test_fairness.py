@@ -151,3 +151,64 @@ class TestRecipients:
         assert world.core.has_reads()
         world.run()
         assert first + len(bob.delivered()) == 100
+
+
+class TestAnswersToAcks:
+    def world(self) -> tuple[World, Device, Device]:
+        world = World(ack_answer_ms=100)
+        return world, world.enrolled("ana", credit=0), world.enrolled("bob", credit=64)
+
+    def test_answer_to_an_ack_travels_with_the_next_frame(self) -> None:
+        world, ana, bob = self.world()
+        mails = [world.mail(bob) for _ in range(2)]
+        world.send(ana, world.submit(ana, bob.account, mails[0]))
+        ack = world.ack(bob, mails[0])
+        world.send(bob, ack)
+        assert not bob.done(), "it waits"
+        bob.inbox.clear()
+        before = world.core.counters.frames_sent
+        world.send(ana, world.submit(ana, bob.account, mails[1]))
+        assert bob.done() == [ack.ref]
+        assert len(bob.delivered()) == 1
+        assert world.core.counters.frames_sent == before + 2, "a receipt to Ana, one frame to Bob"
+        world.after(1_000)
+        assert not bob.done(), "it is said once"
+
+    def test_answer_to_an_ack_waits_no_longer_than_it_may(self) -> None:
+        world, ana, bob = self.world()
+        acks = []
+        for _ in range(2):
+            mail = world.mail(bob)
+            world.send(ana, world.submit(ana, bob.account, mail))
+            acks.append(world.ack(bob, mail))
+        world.send(bob, acks[0])
+        start_ms = world.now_ms
+        assert world.core.next_deadline() == start_ms + 100
+        world.after(60)
+        world.send(bob, acks[1])
+        assert not bob.done()
+        world.after(40)
+        assert bob.done() == [ack.ref for ack in acks]
+
+    def test_relay_that_stops_answers_every_ack_at_once(self) -> None:
+        world, ana, bob = self.world()
+        mails = [world.mail(bob) for _ in range(2)]
+        world.send(ana, world.submit(ana, bob.account, *mails))
+        first, second = (world.ack(bob, mail) for mail in mails)
+        world.send(bob, first)
+        world.core.receive(bob.tag, bob.frame(second), world.now_ms)
+        world.core.stop()
+        world.run()
+        assert bob.done() == [first.ref, second.ref]
+
+    def test_answer_of_a_link_that_was_replaced_is_forgotten_and_given_again(self) -> None:
+        world, ana, bob = self.world()
+        mail = world.mail(bob)
+        world.send(ana, world.submit(ana, bob.account, mail))
+        ack = world.ack(bob, mail)
+        world.send(bob, ack)
+        world.link(bob)
+        world.after(1_000)
+        assert not bob.done()
+        world.send(bob, ack)
+        assert bob.done() == [ack.ref]

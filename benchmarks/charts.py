@@ -15,8 +15,8 @@ from benchmarks.tables import figure
 
 __all__ = ["STYLE", "Bars", "Chart", "Curves", "Lines", "bars_of", "svg_of"]
 
-WIDTH = 960
-_LEFT, _RIGHT = 360, 110
+WIDTH = 1_000
+_LEFT, _RIGHT = 410, 110
 _ROW = 30
 _PLOT_HEIGHT = 300
 _PALETTE = 6
@@ -159,7 +159,7 @@ def _bars(chart: Bars) -> tuple[str, float]:
     span = WIDTH - _LEFT - _RIGHT
     scale = span / (ticks[-1] or 1.0)
     better = {"more": "; longer is better", "less": "; shorter is better"}.get(chart.better, "")
-    out = [_head(chart.title, f"{chart.unit}{better}; bar: median, dots: rounds")]
+    out = [_head(chart.title, f"{chart.unit}{better}; dots: rounds")]
     at = float(_LEFT)
     for number, words in enumerate(chart.legend):
         out.append(f'<circle cx="{at + 5:.0f}" cy="35" r="5" fill="var(--c{number % _PALETTE})"/>')
@@ -174,7 +174,7 @@ def _bars(chart: Bars) -> tuple[str, float]:
     for number, row in enumerate(chart.rows):
         y = top + number * _ROW
         width = max(1.0, row.median * scale)
-        out.append(_text(_LEFT - 12, y + 19, _short(row.label, 48), "", "end"))
+        out.append(_text(_LEFT - 12, y + 19, _short(row.label, 57), "", "end"))
         tip = f"{escape(row.label)}: {row.median:g} {escape(chart.unit)}"
         out.append(
             f'<rect x="{_LEFT}" y="{y + 6:.1f}" width="{width:.1f}" height="18" rx="2" '

@@ -152,6 +152,15 @@ def _audit(results: Results) -> str:
     return _metrics(results["audit"].cases, heads, "disclosed")
 
 
+def _fairness(results: Results) -> str:
+    first = "submit to delivery of the others"
+    heads = {f"{name}, ms": f"{first}, {name}" for name in ("p50", "p99", "p99.9")}
+    heads |= {"repeats": "the others' repeats", "RSS, MiB": "relay memory, RSS"}
+    return _metrics(
+        results["fairness"].cases, heads | {"the one's own/s": "the disturber's own messages"}, "the others"
+    )
+
+
 def _soak(results: Results) -> str:
     (case,) = results["soak"].cases
     rows = []
@@ -255,6 +264,7 @@ _TABLES: dict[str, Callable[[Results], str]] = {
     "store": _store,
     "scale": _scale,
     "audit": _audit,
+    "fairness": _fairness,
     "soak": _soak,
     "ratchet": _ratchet,
 }

@@ -26,6 +26,7 @@ COMMANDS = {
     "store": "store --rounds 5",
     "audit": "audit --rounds 3",
     "ratchet": "ratchet --rounds 9",
+    "fairness": "fairness --rounds 3",
     "soak": "soak --minutes 4 --rate 4000",
 }
 

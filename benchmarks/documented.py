@@ -153,12 +153,8 @@ def _audit(results: Results) -> str:
 
 
 def _fairness(results: Results) -> str:
-    first = "submit to delivery of the others"
-    heads = {f"{name}, ms": f"{first}, {name}" for name in ("p50", "p99", "p99.9")}
-    heads |= {"repeats": "the others' repeats", "RSS, MiB": "relay memory, RSS"}
-    return _metrics(
-        results["fairness"].cases, heads | {"the one's own/s": "the disturber's own messages"}, "the others"
-    )
+    names = ("receipt p50", "receipt p99", "delivery p50", "delivery p99", "delivery p99.9")
+    return _metrics(results["fairness"].cases, {f"{name}, ms": name for name in names}, "beside the others")
 
 
 def _soak(results: Results) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import audit, fairness, filling, scale, soak, store
+from benchmarks import audit, filling, scale, soak, store
 from benchmarks.__main__ import NAMES, main
 from benchmarks.disk import flush_ms
 from benchmarks.report import Report
@@ -51,17 +51,6 @@ def test_audit_with_another_verdict_gives_no_figures(
     assert audit.main(["--envelopes", "20", "--rounds", "1", "--out", str(tmp_path / "out")]) == 1
     assert "the verifier ended with status 1" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-def test_fairness_measures_the_others_beside_each_disturbance(tmp_path: Path) -> None:
-    sizes = ["--rounds", "1", "--rate", "300", "--seconds", "0.3", "--disturbing", "200"]
-    assert fairness.main([*sizes, "--out", str(tmp_path)]) == 0
-    cases = Report.read(tmp_path / "fairness.json").cases
-    assert [case.name for case in cases] == [f"beside {name}" for name in fairness.DISTURBANCES]
-    assert all(case.metrics["submit to delivery of the others, p99"].median > 0 for case in cases)
-    assert "the disturber's own messages" not in cases[0].metrics
-    assert all(case.metrics["the disturber's own messages"].median > 0 for case in cases[1:])
 
 
 def test_soak_goes_on_in_slices_and_says_what_grows(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -121,9 +121,9 @@ async def _serve_locked(home: Home, ready: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     address = home.config.address
     transport = transport_of(home)
-    service, discloser = assemble(home, transport)
+    with _calm_collector():
+        service, discloser = assemble(home, transport)
     service.log.started(os.getpid(), home.config.partition)
-    _calm_collector()
     broker = None
     if home.config.listen is not None:
         # Late: with another broker, amqtt is never loaded.
@@ -187,8 +187,14 @@ async def _serve_locked(home: Home, ready: Callable[[], None]) -> None:
             await asyncio.gather(shutdown, return_exceptions=True)
 
 
-def _calm_collector() -> None:
-    """Let Python look for cycles seldom, and never among what was loaded: a million envelopes have none."""
+@contextlib.contextmanager
+def _calm_collector() -> Iterator[None]:
+    """Let Python look for cycles seldom, and never among what is loaded meanwhile: a million envelopes have none."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_OBJECTS, 20, 100)

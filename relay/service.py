@@ -38,7 +38,7 @@ CHECKPOINT_IDLE_MS = 50
 CHECKPOINT_RETRY_MS = 1_000
 READ_RETRY_MS = 1_000
 REPORT_MS = 1_000
-RECEIVE_PACKETS_MAX = 128
+RECEIVE_PACKETS_MAX = 32
 BEGIN_BYTES_MAX = 2 * 1_048_576
 """A batch with no more bytes to write is applied here, and only its end, with its fsync, waits in the thread."""
 

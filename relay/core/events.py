@@ -71,7 +71,7 @@ class CoreConfig:
     """The same of a link that speaks for no enrolled device: enough to enrol."""
     pending_bytes_max: int = 128 * 1024 * 1024
     """Bytes of frames of all links that do; no link may hold more of it than what is left."""
-    batch_envelopes_max: int = 1_024
+    batch_envelopes_max: int = 512
     """A batch is what everybody waits for: larger ones save nothing a message, and cost everybody's latency."""
     batch_bytes_max: int = 4 * 1024 * 1024
     batch_erasures_max: int = 4_096

@@ -112,7 +112,8 @@ class Mailboxes:
 
     Args:
         config: quotas.
-        snapshot: rows of `mailboxes`, `envelopes` and `tombstones`.
+        snapshot: rows of `mailboxes`, `envelopes` and `tombstones`; the last two are taken out of it, so that a
+            million of them are not held twice.
         log: holds the leaf hashes.
         seqs: numbers rows.
     """
@@ -135,7 +136,10 @@ class Mailboxes:
         # Rows of one commit, and of one hour, share their numbers: a million of each is 60 MB.
         shared: dict[int, int] = {}
         # Delivery goes through `entries` in their order, so that they must be in that of their numbers.
-        for envelope in sorted(snapshot.envelopes, key=lambda row: row.number):
+        rows, snapshot.envelopes = snapshot.envelopes, []
+        rows.sort(key=lambda row: row.number, reverse=True)
+        while rows:
+            envelope = rows.pop()
             mailbox = self._loaded_mailbox(envelope.mailbox)
             held = Held(
                 mailbox,
@@ -152,7 +156,10 @@ class Mailboxes:
             mailbox.held_bytes += held.body_bytes
             self.live += 1
             self._hold(held)
-        for stone in snapshot.tombstones:
+        stones, snapshot.tombstones = snapshot.tombstones, []
+        stones.reverse()
+        while stones:
+            stone = stones.pop()
             mailbox = self._loaded_mailbox(stone.mailbox)
             held = Held(
                 mailbox,

@@ -2,8 +2,8 @@
 
 A few people write to each other at a steady rate (an open loop: latency counts from when a message was due). Beside
 them runs nothing; or one device that sends as fast as it can; or recipients that are linked and never acknowledge, so
-that all that they were sent is sent again and again; or one device that comes back to a full mailbox. The figures are of
-the steady people alone. All of it shares the machine, so the loud one also takes processor time from them: that part
+that all that they were sent is sent again and again; or one device that comes back to a full mailbox. The figures are
+of the steady people alone. All of it shares the machine, so the loud one also takes processor time from them: that part
 no queue can give back.
 """
 

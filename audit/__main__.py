@@ -63,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
         "--canary-file", metavar="FILE", action="append", default=[], help="texts to look for, one a line"
     )
     parser.add_argument(
+        "--order", metavar="FILE", help="order.toml, the orderer's own times; without it taken_at is the relay's word"
+    )
+    parser.add_argument("--thorough", action="store_true", help="search without bounds, however long it takes")
+    parser.add_argument(
         "--controls", metavar="FILE", help="the mutants that this verifier was tried on, one JSON object a line"
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -88,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             volunteered=[Path(name) for name in options.volunteered],
             commitments=[Path(name) for name in options.commitments],
             canaries=[Path(name) for name in options.canary_file],
+            order=Path(options.order) if options.order else None,
+            thorough=options.thorough,
             controls=read_controls(Path(options.controls)) if options.controls else None,
             progress=_progress if show_progress else None,
         )

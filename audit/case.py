@@ -6,23 +6,31 @@ judges.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
+from typing import Final
 
 from audit import disclosure as names
 from audit.crypto import envelope_id_of, tombstone_key_of
 from audit.disclosure import Disclosure, printable
-from audit.encodings import canary_needles, secret_needles
+from audit.encodings import canary_needles, decoded_runs, secret_needles
 from audit.errors import AuditError
 from audit.image import Mapping, read_ranges
 from audit.manifest import Header, KeyRing, Manifest, build_key_ring, read_header, read_manifest
-from audit.material import Material, Opening, RelayCard, read_card
-from audit.needles import Finder, Hit, Needle, SearchFigures
+from audit.material import Material, Opening, OrderTimes, RelayCard, read_card
+from audit.needles import INFLATE_WORK_BYTES_MAX, Finder, Hit, Needle, SearchFigures
+from audit.scattered import pieces_of, scattered
 from audit.schema import ByteClass
 from audit.sqlite_file import PAGE_BYTES
 from audit.store import EnvelopeRow, Store, StoredRow, read_store
+
+_LINE_PARTS: Final = re.compile(rb"\A|[\n =\"]")
+THOROUGH: Final = "audit with --thorough, which has no bounds, and takes its time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,8 @@ class SearchResult:
     figures: SearchFigures
     needle_count: int
     not_searched: tuple[int, ...]
+    streams_left_out: Counter[str]
+    """Compressed streams that were not tried, or not to their end, by file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,9 @@ class Case:
     disclosure: Disclosure
     material: Material
     card: RelayCard | None
+    order: OrderTimes | None = None
+    thorough: bool = False
+    """Whether searches go on beyond their bounds."""
     manifest: Manifest | None = None
     store: Store | None = None
     disclosed_card: RelayCard | None = None
@@ -122,6 +135,17 @@ class Case:
         return [(name, secret) for secret, name in known.items()]
 
     @cached_property
+    def scattered(self) -> list[tuple[str, int]]:
+        """Values of the store that hold a piece of a canary or secret, in any order; subjects as in `search`."""
+        subjects: list[tuple[int, bytes]] = []
+        for subject, canary in enumerate(self.canaries):
+            text = canary.text.decode(errors="surrogateescape")
+            subjects += [(subject, canary.text), (subject, text.encode("utf-16-le", "surrogatepass"))]
+        subjects += [(len(self.canaries) + i, secret) for i, (_, secret) in enumerate(self.secrets)]
+        pieces = pieces_of([*subjects, *((subject, data[::-1]) for subject, data in subjects)])
+        return list(scattered(self.store, pieces)) if self.store and pieces else []
+
+    @cached_property
     def search(self) -> SearchResult:
         """Search every file for every canary and secret, in one pass, and each column of the store as one text.
 
@@ -135,14 +159,41 @@ class Case:
             if not subject_forms:
                 not_searched.append(subject)
             needles.extend(Needle(needle, subject, form) for form, needle in subject_forms)
-        finder = Finder(needles, inflate=True)
-        hits = {path: finder.search(view) for path, view in self.disclosure.files.items()} if needles else {}
-        if needles and self.store is not None:
+        finder = Finder(needles, inflate=True, work_bytes_max=inf if self.thorough else INFLATE_WORK_BYTES_MAX)
+        hits: dict[str, list[Hit]] = {}
+        left_out: Counter[str] = Counter()
+        for name, found in self._searched(finder) if needles else ():
+            if found:
+                hits.setdefault(name, []).extend(found)
+            if beyond := finder.figures.streams_left_out - left_out.total():
+                left_out[name] += beyond
+        return SearchResult(hits, finder.figures, len(needles), tuple(not_searched), left_out)
+
+    def _searched(self, finder: Finder) -> Iterator[tuple[str, list[Hit]]]:
+        """Search one thing after the other, the small ones first: they would suffer from a bound that is passed."""
+        for path in (names.CONFIG, names.CARD, names.LOG, names.MANIFEST):
+            if path in self.disclosure.files:
+                data = self.disclosure.small(path)
+                yield path, finder.search_deflated(memoryview(data), _line_starts(data))
+                yield path, self._search_decoded(finder, data, 0)
+        if self.store is not None:
             # A text cut into 16-byte ids stands in no file as a whole.
-            for name, values in self.store.column_texts():
-                if found := finder.search(memoryview(values)):
-                    hits[f"{names.STORE}, {name}, row after row"] = found
-        return SearchResult(hits, finder.figures, len(needles), tuple(not_searched))
+            for name, values, starts in self.store.column_texts():
+                where = f"{names.STORE}, {name}, row after row"
+                yield where, finder.search(memoryview(values)) + finder.search_deflated(memoryview(values), starts)
+            for start, end in self.store.outside_ciphertext():
+                yield names.STORE, self._search_decoded(finder, bytes(self.store.data[start:end]), start)
+        for path, view in sorted(self.disclosure.files.items(), key=lambda item: len(item[1])):
+            yield path, finder.search(view)
+
+    @staticmethod
+    def _search_decoded(finder: Finder, data: bytes, start: int) -> list[Hit]:
+        """Search what hexadecimal and base64 decode to: a compressed text has no fixed form in them."""
+        return [
+            Hit(hit.subject, f"{hit.form}, inside hexadecimal or base64", start + at)
+            for at, decoded in decoded_runs(data)
+            for hit in finder.search(memoryview(decoded))
+        ]
 
     def place(self, path: str, offset: int) -> str:
         """Say where in the disclosure a byte lies."""
@@ -157,9 +208,22 @@ class Case:
         return where
 
 
-def open_case(disclosure: Disclosure, card: RelayCard | None, material: Material) -> Case:
+def _line_starts(data: bytes) -> Iterator[int]:
+    """Where a text begins, and what follows a line feed, space, equals sign or quotation mark."""
+    for match in _LINE_PARTS.finditer(data):
+        yield match.end()
+
+
+def open_case(
+    disclosure: Disclosure,
+    card: RelayCard | None,
+    material: Material,
+    order: OrderTimes | None = None,
+    *,
+    thorough: bool = False,
+) -> Case:
     """Read what can be read of a disclosure."""
-    case = Case(disclosure, material, card)
+    case = Case(disclosure, material, card, order, thorough)
     for part, read in (
         ("manifest", _read_manifest),
         ("relay card of the disclosure", _read_disclosed_card),

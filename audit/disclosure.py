@@ -32,6 +32,8 @@ CONFIG = "config/relay.toml"
 CARD = "config/relay-card.toml"
 ORDERERS_CARD = "relay-card.toml"
 """The card as the orderer had it before, which `order` lays beside: no part of the disclosure, and ignored."""
+ORDERERS_TIMES = "order.toml"
+"""When the orderer asked and was served, by its own clock: as the card."""
 MAPS = "memory/maps.txt"
 RANGES = "memory/ranges.msgpack"
 IMAGE = "memory/image.bin"
@@ -85,7 +87,7 @@ class Disclosure:
             try:
                 if stat.S_ISDIR(mode):
                     self._enter(descriptor, name, path, depth, seen)
-                elif stat.S_ISREG(mode) and path == ORDERERS_CARD:
+                elif stat.S_ISREG(mode) and path in {ORDERERS_CARD, ORDERERS_TIMES}:
                     continue
                 elif stat.S_ISREG(mode):
                     self._map(descriptor, name, path)

@@ -6,7 +6,8 @@ thinned out because there are more than `WINDOWS_MAX`. Windows that could stand 
 headers, document types) are left out: they would accuse the innocent.
 
 Base64 depends on the position modulo 3, so each window is encoded at three alignments, without the characters that its
-neighbours share. Compression is not a form here: streams are inflated by `needles`.
+neighbours share. Compression is not a form here: streams are inflated by `needles`. `decoded_runs` goes the other way:
+what hexadecimal and base64 in a file decode to, for what has no fixed form.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ BASE64_TILE: Final = 20
 """15 bytes of text."""
 QUOTED_TILE: Final = 36
 """12 bytes of a text of which every byte is quoted: six Arabic letters."""
+RUN_CHARS_MAX: Final = 65_536
+"""Longer runs of hexadecimal or base64 are decoded in pieces, which overlap by more than 32 decoded bytes."""
+RUN_OVERLAP_CHARS: Final = 128
+_HEX_RUN = re.compile(rb"[0-9A-Fa-f]{64,}")
+_BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]{43,}")
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _COMMON = re.compile(
     r"content-|mime-version|charset|boundary|multipart|text/|w3\.org|doctype|xmlns|http-equiv|(.)\1{15}", re.IGNORECASE
 )
@@ -138,4 +145,26 @@ def secret_needles(secret: bytes) -> list[tuple[str, bytes]]:
     else:
         starts = [*range(0, len(secret) - 16, 16), len(secret) - 16]
         windows = [window for start in starts if len(set(window := secret[start : start + 16])) >= 5]
-    return [form for window in windows[:64] for form in binary_forms(window)]
+    return [form for window in windows for form in binary_forms(window)]
+
+
+def decoded_runs(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """What runs of hexadecimal digits and of base64 characters decode to, at each alignment; with where each begins."""
+    for match in _HEX_RUN.finditer(data):
+        for at, run in _pieces(match):
+            for shift in range(2):
+                yield at, bytes.fromhex(run[shift : len(run) - (len(run) - shift) % 2].decode())
+    for match in _BASE64_RUN.finditer(data):
+        for at, run in _pieces(match):
+            characters = run.translate(_URL_SAFE)
+            for shift in range(4):
+                part = characters[shift:]
+                # A rest of one character decodes to nothing; of two or three it needs padding.
+                part = part[: len(part) - 1] if len(part) % 4 == 1 else part
+                yield at, base64.b64decode(part + b"=" * (-len(part) % 4))
+
+
+def _pieces(match: re.Match[bytes]) -> Iterator[tuple[int, bytes]]:
+    run = match[0]
+    for start in range(0, max(1, len(run) - RUN_OVERLAP_CHARS), RUN_CHARS_MAX - RUN_OVERLAP_CHARS):
+        yield match.start() + start, run[start : start + RUN_CHARS_MAX]

@@ -63,6 +63,33 @@ def read_card(data: bytes, where: str) -> RelayCard:
     return RelayCard(relay_id, signing_key, broker, partition)
 
 
+@dataclass(frozen=True, slots=True)
+class OrderTimes:
+    """When, by the orderer's own clock, the disclosure was asked for and had been handed over; Unix seconds."""
+
+    requested_at: int
+    received_at: int
+
+
+def read_order_times(data: bytes, where: str) -> OrderTimes:
+    """Read an `order.toml` (section 11), which the orderer wrote.
+
+    Raises:
+        EvidenceError: It is none.
+    """
+    try:
+        values = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raise EvidenceError(where, "is no TOML") from None
+    times = [values.get(name) for name in ("requested_at", "received_at")]
+    if set(values) != {"requested_at", "received_at"} or not all(type(value) is int for value in times):
+        raise EvidenceError(where, "must have requested_at and received_at, in Unix seconds, and nothing else")
+    requested_at, received_at = (int(value) for value in times if value is not None)
+    if not 0 <= requested_at <= received_at < 2**63:
+        raise EvidenceError(where, "received_at must not be before requested_at")
+    return OrderTimes(requested_at, received_at)
+
+
 def _hex(values: dict[str, Any], name: str, length: int, where: str) -> bytes:
     value = values.get(name)
     if type(value) is not str or len(value) != 2 * length or not _HEX.fullmatch(value):

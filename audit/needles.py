@@ -7,16 +7,21 @@ lie the most telling such word is in the set. Only needles of which a word was s
 `bytes.find`. The time depends on the size of the file, hardly on the count of needles. Shorter needles are looked for
 one by one.
 
-Compressed streams (zlib, gzip) are found by their headers, inflated within bounds, and what comes out is searched the
-same way.
+Compressed streams are found by their headers (gzip, and every valid pair of zlib's CMF and FLG without a preset
+dictionary), inflated as far as they go, and what comes out is searched the same way. Checksums are not looked at: one
+that is wrong must not hide what it belongs to. Raw deflate has no header; `search_deflated` tries it where a caller
+says that a stream may begin. All of that shares one bound of work; what was left undone is counted, for the caller
+to say.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,15 +30,30 @@ WORD_BYTES: Final = 8
 INDEXED_BYTES_MIN: Final = 2 * WORD_BYTES - 1
 TELLING_BYTES: Final = 6
 NEEDLE_BYTES_MAX: Final = 4096
-STREAM_INPUT_BYTES: Final = 256 * 1024
-STREAM_OUTPUT_BYTES: Final = 1024 * 1024
-STREAMS_MAX: Final = 200_000
-INFLATED_BYTES_MAX: Final = 256 * 1024 * 1024
+PORTION_BYTES: Final = 512
+OUTPUT_BLOCK_BYTES: Final = 1024 * 1024
+INFLATE_WORK_BYTES_MAX: Final = 1024 * 1024 * 1024
+"""Bytes that go into streams and come out of them. Ciphertext has a chance header every 2,000 bytes, so an honest store
+or image of 8 GB stays below; a demonstration's has some 5,300 headers, of which none inflates to anything."""
+TRY_WORK_BYTES: Final = 256
+"""What a try counts at least."""
 HITS_MAX: Final = 10_000
 _ZERO_BLOCK: Final = bytes(65_536)
-_ZLIB_HEADERS: Final = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+_PRESET_DICTIONARY: Final = 0x20
+_CMF: Final = range(0x08, 0x79, 0x10)
+"""Deflate, with a window of 2^8 to 2^15 bytes (RFC 1950 section 2.2)."""
 _GZIP_HEADER: Final = b"\x1f\x8b\x08"
-_AUTO_DETECT: Final = 32 + zlib.MAX_WBITS
+_GZIP_HEADER_BYTES: Final = 10
+
+
+def _flags_of(cmf: int) -> bytes:
+    """The FLG bytes that go with a CMF: together a multiple of 31."""
+    return bytes(flg for flg in range(256) if (256 * cmf + flg) % 31 == 0 and not flg & _PRESET_DICTIONARY)
+
+
+_STREAM_HEADER: Final = re.compile(
+    b"|".join([*(b"\\x%02x[%s]" % (cmf, re.escape(_flags_of(cmf))) for cmf in _CMF), re.escape(_GZIP_HEADER)])
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +84,7 @@ class SearchFigures:
     searched_bytes: int = 0
     streams: int = 0
     inflated_bytes: int = 0
+    inflate_work_bytes: int = 0
     streams_left_out: int = 0
 
 
@@ -73,6 +94,7 @@ class Finder:
 
     needles: Sequence[Needle]
     inflate: bool = False
+    work_bytes_max: float = INFLATE_WORK_BYTES_MAX
     figures: SearchFigures = field(default_factory=SearchFigures)
     _words: dict[int, list[int]] = field(default_factory=dict)
     _short: list[int] = field(default_factory=list)
@@ -102,7 +124,7 @@ class Finder:
             chunk = bytes(data[start : start + CHUNK_BYTES + self._overlap])
             self._search_bytes(chunk, start, known, hits)
             if self.inflate:
-                self._search_streams(data, chunk[: CHUNK_BYTES + 2], start, known, hits)
+                self._search_streams(data, chunk[: CHUNK_BYTES + len(_GZIP_HEADER) - 1], start, known, hits)
             if len(hits) > HITS_MAX:
                 break
         self.figures.searched_bytes += len(data)
@@ -119,27 +141,56 @@ class Finder:
                 hits.add(Hit(needle.subject, needle.form, start + at))
                 at = chunk.find(needle.needle, at + len(needle.needle))
 
-    def _streams_spent(self) -> bool:
-        return self.figures.streams >= STREAMS_MAX or self.figures.inflated_bytes >= INFLATED_BYTES_MAX
+    def search_deflated(self, data: memoryview, starts: Iterable[int]) -> list[Hit]:
+        """Search what raw deflate streams that may begin at `starts` inflate to.
+
+        Args:
+            data: The file.
+            starts: Offsets to try.
+        """
+        hits: set[Hit] = set()
+        known = frozenset(self._words)
+        for start in starts:
+            self._search_stream(data, start, start, known, hits)
+        return sorted(hits, key=lambda hit: (hit.offset, hit.subject, hit.form))
 
     def _search_streams(
         self, data: memoryview, chunk: bytes, start: int, known: frozenset[int], hits: set[Hit]
     ) -> None:
-        if self._streams_spent():
+        found = _STREAM_HEADER.search(chunk)
+        while found and found.start() < CHUNK_BYTES:
+            at = start + found.start()
+            self._search_stream(data, at, at + _header_bytes(data, at), known, hits)
+            # One byte on, not behind the header: the second byte of a false one may be the first of a true one.
+            found = _STREAM_HEADER.search(chunk, found.start() + 1)
+
+    def _search_stream(self, data: memoryview, at: int, body: int, known: frozenset[int], hits: set[Hit]) -> None:
+        """Inflate what begins at `body`, and search what comes out, block by block; hits lie at `at`."""
+        figures = self.figures
+        if figures.inflate_work_bytes >= self.work_bytes_max:
             # Counted only: a file made of nothing but headers must not keep the verifier busy.
-            self.figures.streams_left_out += sum(chunk.count(header) for header in (*_ZLIB_HEADERS, _GZIP_HEADER))
+            figures.streams_left_out += 1
             return
-        for at in _stream_starts(chunk):
-            if self._streams_spent():
-                self.figures.streams_left_out += 1
-                continue
-            self.figures.streams += 1
-            inflated = _inflate(data[start + at : start + at + STREAM_INPUT_BYTES])
-            self.figures.inflated_bytes += len(inflated)
-            if len(inflated) >= WORD_BYTES:
-                inside: set[Hit] = set()
-                self._search_bytes(inflated, 0, known, inside)
-                hits.update(Hit(hit.subject, f"{hit.form}, compressed", start + at) for hit in inside)
+        figures.streams += 1
+        figures.inflate_work_bytes += TRY_WORK_BYTES
+        block = bytearray()
+        for part in _inflate(data, body):
+            block += part.output
+            figures.inflated_bytes += len(part.output)
+            figures.inflate_work_bytes += part.input_bytes + len(part.output)
+            if len(block) >= OUTPUT_BLOCK_BYTES:
+                self._search_inflated(bytes(block), at, known, hits)
+                del block[: len(block) - self._overlap]
+            if figures.inflate_work_bytes >= self.work_bytes_max:
+                figures.streams_left_out += 1
+                break
+        if len(block) >= WORD_BYTES:
+            self._search_inflated(bytes(block), at, known, hits)
+
+    def _search_inflated(self, block: bytes, at: int, known: frozenset[int], hits: set[Hit]) -> None:
+        inside: set[Hit] = set()
+        self._search_bytes(block, 0, known, inside)
+        hits.update(Hit(hit.subject, f"{hit.form}, compressed", at) for hit in inside)
 
 
 def _words_of(chunk: bytes) -> array[int]:
@@ -165,31 +216,55 @@ def _word(needle: bytes, phase: int) -> int:
     return int.from_bytes(best, sys.byteorder)
 
 
-def _stream_starts(chunk: bytes) -> Iterator[int]:
-    for header in (*_ZLIB_HEADERS, _GZIP_HEADER):
-        at = chunk.find(header)
-        while at >= 0:
-            yield at
-            at = chunk.find(header, at + 1)
+def _header_bytes(data: memoryview, at: int) -> int:
+    """How long the header of a stream is: 2 of zlib; of gzip 10, and what its flags add (RFC 1952 section 2.3)."""
+    if data[at] != _GZIP_HEADER[0]:
+        return 2
+    head = bytes(data[at : at + _GZIP_HEADER_BYTES])
+    if len(head) < _GZIP_HEADER_BYTES:
+        return len(head)
+    flags, end = head[3], at + _GZIP_HEADER_BYTES
+    if flags & 4:
+        end += 2 + int.from_bytes(data[end : end + 2], "little")
+    for flag in (8, 16):
+        if flags & flag:
+            name = bytes(data[end : end + NEEDLE_BYTES_MAX])
+            end += name.find(b"\0") + 1
+    return end + (2 if flags & 2 else 0) - at
 
 
-def _inflate(data: memoryview) -> bytes:
-    """Inflate what can be, at most `STREAM_OUTPUT_BYTES`; a stream that breaks still gives what came before."""
-    stream = zlib.decompressobj(_AUTO_DETECT)
-    parts: list[bytes] = []
-    size = 0
-    # Small portions: when a stream breaks, zlib raises and keeps back what the last portion had given. Chance headers
-    # break at once.
-    for start in range(0, len(data), 512):
+@dataclass(frozen=True, slots=True)
+class _Inflated:
+    output: bytes
+    input_bytes: int
+
+
+def _inflate(data: memoryview, start: int) -> Iterator[_Inflated]:
+    """Inflate a raw deflate stream as far as it goes; one that breaks still gives all that came before."""
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    position = start
+    while position < len(data) and not stream.eof:
+        portion = data[position : position + PORTION_BYTES]
         try:
-            part = stream.decompress(data[start : start + 512], STREAM_OUTPUT_BYTES - size)
+            output = stream.decompress(portion, OUTPUT_BLOCK_BYTES)
+            while stream.unconsumed_tail:
+                yield _Inflated(output, 0)
+                output = stream.decompress(stream.unconsumed_tail, OUTPUT_BLOCK_BYTES)
         except zlib.error:
-            break
-        parts.append(part)
-        size += len(part)
-        if stream.eof or size >= STREAM_OUTPUT_BYTES:
-            break
-        if stream.unconsumed_tail:
-            parts.append(stream.decompress(stream.unconsumed_tail, STREAM_OUTPUT_BYTES - size))
-            break
-    return b"".join(parts)
+            # zlib keeps back what the last portion had given: from its beginning once more, byte by byte.
+            yield from _inflate_to_break(data, start, position)
+            return
+        yield _Inflated(output, len(portion))
+        position += len(portion)
+
+
+def _inflate_to_break(data: memoryview, start: int, good: int) -> Iterator[_Inflated]:
+    """What the bytes behind `good` give before the stream breaks among them."""
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    for position in range(start, good, PORTION_BYTES):
+        stream.decompress(data[position : min(good, position + PORTION_BYTES)])
+    parts = []
+    with suppress(zlib.error):
+        for position in range(good, good + PORTION_BYTES):
+            parts.append(stream.decompress(data[position : position + 1]))
+    yield _Inflated(b"".join(parts), good - start)

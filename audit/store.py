@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from audit.crypto import body_kinds
 from audit.schema import CREATE_STATEMENTS, TABLES, ByteClass, Column
@@ -110,20 +111,20 @@ class Store:
         """Read a body again from the file."""
         return join(self.data, row.pieces)
 
-    def column_texts(self) -> Iterator[tuple[str, bytes]]:
-        """Name, and all values one after the other, of each column: what is cut into rows is whole again.
+    def column_texts(self) -> Iterator[tuple[str, bytes, list[int]]]:
+        """Name, all values one after the other, and where each begins, of each column: what is cut into rows is whole.
 
         Of bodies only hint, key commitment and nonce, which no key binds to a text; integers without leading zeros.
         """
         for table, rows in self.tables.items():
-            for column in TABLES[table] if rows else ():
-                yield f"{table}.{column.name}", b"".join(_value_bytes(row.values[column.name]) for row in rows)
-        for column in TABLES["envelopes"] if self.envelopes else ():
-            if column.name != "body":
-                values = b"".join(_value_bytes(getattr(row, column.name)) for row in self.envelopes)
-                yield f"envelopes.{column.name}", values
+            key = "idx" if table == "commits" else "seq"
+            for column in (key, *(column.name for column in TABLES[table])) if rows else ():
+                values = [row.seq if column == key else row.values[column] for row in rows]
+                yield f"{table}.{column}", *_joined(values)
+        for column in ("seq", *(column.name for column in TABLES["envelopes"][:-1])) if self.envelopes else ():
+            yield f"envelopes.{column}", *_joined([getattr(row, column) for row in self.envelopes])
         for part, start, end in (("hint", 0, 16), ("key commitment", 16, 48), ("nonce", 48, 72)):
-            yield f"envelopes.body, {part}", b"".join(row.body_head[start:end] for row in self.envelopes)
+            yield f"envelopes.body, {part}", *_joined([row.body_head[start:end] for row in self.envelopes])
 
     def outside_ciphertext(self) -> list[Piece]:
         """The parts of the file that hold no body, in order."""
@@ -135,6 +136,12 @@ class Store:
         if position < len(self.data):
             parts.append((position, len(self.data)))
         return parts
+
+
+def _joined(values: Sequence[int | str | bytes]) -> tuple[bytes, list[int]]:
+    """All values one after the other, and where each begins."""
+    parts = [_value_bytes(value) for value in values]
+    return b"".join(parts), list(accumulate(map(len, parts[:-1]), initial=0)) if parts else []
 
 
 def _value_bytes(value: int | str | bytes) -> bytes:

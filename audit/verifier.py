@@ -17,7 +17,7 @@ from audit.checks import CHECKS
 from audit.disclosure import Disclosure
 from audit.errors import AuditError
 from audit.leakage import leakage_of
-from audit.material import RelayCard, load, read_card, read_material
+from audit.material import OrderTimes, RelayCard, load, read_card, read_material, read_order_times
 from audit.outcome import Outcome
 from audit.verdict import Control, Report
 
@@ -32,7 +32,9 @@ def run(
     volunteered: Iterable[Source] = (),
     commitments: Source | Iterable[Source] | None = None,
     canaries: Iterable[Source] = (),
+    order: Source | None = None,
     controls: Sequence[Control] | None = None,
+    thorough: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Audit a disclosure.
@@ -43,17 +45,23 @@ def run(
         volunteered: Files of protocol.md section 12.2, or their bytes.
         commitments: Files of section 12.1, or their bytes.
         canaries: Plain lists, one text a line.
+        order: The orderer's own times of the order; without them `taken_at` is the relay's word.
+        thorough: Whether searches go on beyond their bounds, however long that takes.
         controls: The mutants that this verifier was tried on, to be told with the verdict.
         progress: Called with the title of each step, its position and the count of steps.
 
     Raises:
-        EvidenceError: The card is none: a mistake of the person who audits.
+        EvidenceError: The card or the order's times are none: a mistake of the person who audits.
         DisclosureError: The directory cannot be read at all.
     """
     started = monotonic()
     relay_card: RelayCard | None = None
     if card is not None:
         relay_card = read_card(load(card, "relay card"), card.name if isinstance(card, Path) else "relay card")
+    order_times: OrderTimes | None = None
+    if order is not None:
+        where = order.name if isinstance(order, Path) else "order"
+        order_times = read_order_times(load(order, where), where)
     if commitments is None:
         commitments = ()
     elif isinstance(commitments, (bytes, Path)):
@@ -63,7 +71,7 @@ def run(
     if progress:
         progress("reading the disclosure", 0, total)
     with Disclosure(Path(directory)) as disclosure:
-        case = open_case(disclosure, relay_card, material)
+        case = open_case(disclosure, relay_card, material, order_times, thorough=thorough)
         outcomes = []
         for position, (about, check) in enumerate(CHECKS, start=1):
             if progress:

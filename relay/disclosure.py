@@ -6,7 +6,7 @@
     stop the relay, copy its memory, let it go on
          ──────── seal ──────────────────────────────▶ hash all of OUT, name the loaded modules, sign by the key,
          ◀─────── sealed ────────────────────────────  after a memory image: rotate that key; write the manifest; go on
-    lay the card as it was before beside it
+    lay the card as it was before, and the times by its own clock, beside it
 
 Rules:
 - what is copied are the very bytes of the store's file, free pages included: never a vacuumed or exported copy;
@@ -25,6 +25,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ from wire.signing import SigningKey
 
 MANIFEST_NAME = "manifest.msgpack"
 ROTATE_DUE_NAME = "rotate-due"
+ORDER_TIMES_NAME = "order.toml"
 COPY_BYTES = 1_048_576
 _PR_SET_PTRACER = 0x59616D61
 
@@ -129,6 +131,7 @@ def take_wholesale(
         MemoryImageError: its memory cannot be read.
         HomeError: there is no relay's home.
     """
+    requested_at = int(time.time())
     opened = Home.open(home)
     card = opened.card.to_toml().encode()
     out = out.absolute()
@@ -144,6 +147,8 @@ def take_wholesale(
         with connection:
             disclosure = _order_running(connection, out, memory, progress)
     replace_file(out / CARD_NAME, card, 0o644)
+    times = f"requested_at = {requested_at}\nreceived_at = {int(time.time()) + 1}\n"
+    replace_file(out / ORDER_TIMES_NAME, times.encode(), 0o644)
     return disclosure
 
 

@@ -2,13 +2,21 @@
 
 Each event is a method with integers as arguments; nothing else can reach the file. The log is handed over with every
 disclosure, and the verifier reads it by the same grammar. An append is one write; the log is not flushed to
-the disk, for no receipt depends on it.
+the disk, for no receipt depends on it. Times never fall, across restarts as well, and numbers keep to the bounds of
+section 10: a number that could be anything would be room for anything.
 """
 
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
+
+COUNT_MAX: Final = {"pages": 4_194_304, "links": 65_535, "count": 1_000_000}
+"""What is more is written as this."""
+_TAIL_BYTES: Final = 256
+_TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
+_TIME_BYTES: Final = len("2015-11-30T12:00:00Z")
 
 
 class RelayLog:
@@ -21,6 +29,7 @@ class RelayLog:
 
     def __init__(self, path: Path, clock_ms: Callable[[], int]) -> None:
         self._clock_ms = clock_ms
+        self._time_s = _last_time_s(path)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.lost = 0
         """Lines that the disk did not take."""
@@ -77,10 +86,13 @@ class RelayLog:
 
     def _write(self, event: str, **numbers: int) -> None:
         for name, number in numbers.items():
+            if number > COUNT_MAX.get(name, number):
+                numbers[name] = COUNT_MAX[name]
             # int() also turns an IntEnum or bool into digits, and raises for whatever is no integer.
             if number < 0:
                 raise ValueError(f"{event} {name} must not be negative")
-        time = datetime.fromtimestamp(self._clock_ms() // 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._time_s = max(self._time_s, self._clock_ms() // 1_000)
+        time = datetime.fromtimestamp(self._time_s, UTC).strftime(_TIME_FORMAT)
         line = " ".join((time, event, *(f"{name}={int(number)}" for name, number in numbers.items()))) + "\n"
         if self._file < 0:
             raise ValueError("the log is closed")
@@ -95,3 +107,16 @@ class RelayLog:
             self.lost += 1
         if 0 < written < len(data):
             os.ftruncate(self._file, size)
+
+
+def _last_time_s(path: Path) -> int:
+    """The time of the last line of a log; 0 if there is none that can be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).splitlines()
+        time = datetime.strptime(lines[-1][:_TIME_BYTES].decode("ascii"), _TIME_FORMAT)
+    except (OSError, ValueError, IndexError):
+        # A log that is not there yet, or damaged: times begin with the clock.
+        return 0
+    return int(time.replace(tzinfo=UTC).timestamp())

@@ -118,13 +118,20 @@ class Served:
     card: bytes
     commitments: bytes
     volunteered: list[bytes]
+    order: bytes | None = None
 
     def __repr__(self) -> str:
         return f"Served(folder={str(self.folder)!r}, volunteered=<{len(self.volunteered)} files>)"
 
     def audit(self) -> Report:
         """What the independent verifier says."""
-        return run(self.folder, card=self.card, volunteered=self.volunteered, commitments=self.commitments)
+        return run(
+            self.folder,
+            card=self.card,
+            volunteered=self.volunteered,
+            commitments=self.commitments,
+            order=self.order,
+        )
 
 
 @dataclass(repr=False)

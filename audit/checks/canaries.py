@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audit import disclosure as names
-from audit.case import Case
+from audit.case import THOROUGH, Case
 from audit.disclosure import printable
 from audit.outcome import About, Outcome
 
@@ -12,10 +12,11 @@ CANARIES = About(
     "no text that people sent is found in store, log, configuration or memory",
     "The texts, whole or in part, stand nowhere in the disclosure: as UTF-8, UTF-16, UTF-32 (where Python keeps "
     "it so), Latin-1, hexadecimal, base64 at any "
-    "alignment, quoted-printable, percent-encoded, JSON, reversed, or in a zlib or gzip stream; nor cut into the rows "
-    "of one column of the store.",
-    "Texts that nobody volunteered, texts cut up in another way, and encodings not in this list, a cipher among them: "
-    "searches for keys and receipts speak to that.",
+    "alignment, quoted-printable, percent-encoded, JSON, reversed, or in a zlib or gzip stream; outside of memory also "
+    "in a raw deflate stream that begins a value, and in streams inside of hexadecimal or base64; nor cut into the "
+    "rows of one column of the store in their order, nor by 8 bytes and more into ids and keys in any order.",
+    "Texts that nobody volunteered, texts cut up in another way, such as words of account names in another order, and "
+    "encodings not in this list, a cipher among them: searches for keys and receipts speak to that.",
     "12",
 )
 SECRETS = About(
@@ -23,7 +24,7 @@ SECRETS = About(
     "no secret of a participant is found in store, log, configuration or memory",
     "Volunteered private keys, session secrets and message keys stand nowhere in the disclosure, raw, reversed, "
     "in hexadecimal or base64, "
-    "whole or by 16-byte halves.",
+    "whole or by 16-byte halves, and in ids and keys of the store by 8 bytes, in any order.",
     "Secrets that were not volunteered, or that the relay keeps in a form of its own.",
     "12",
 )
@@ -64,11 +65,16 @@ def _report(case: Case, outcome: Outcome, first: int, described: list[str]) -> N
             if (path, position, hit.form) not in told:
                 told.add((path, position, hit.form))
                 outcome.fail(case.place(path, hit.offset), f"holds {described[position]} as {hit.form}")
+    for where, subject in case.scattered:
+        position = subject - first
+        if 0 <= position < len(described):
+            found.add(position)
+            outcome.fail(f"{names.STORE}, {where}", f"holds a piece of {described[position]}")
     skipped = [described[subject - first] for subject in search.not_searched if 0 <= subject - first < len(described)]
     if skipped:
         outcome.note(f"{len(skipped)} are too short or too regular to be looked for: {printable('; '.join(skipped))}")
-    if search.figures.streams_left_out:
-        outcome.note(f"{search.figures.streams_left_out} possible compressed streams beyond the bound")
+    for path, count in search.streams_left_out.items():
+        outcome.miss(f"{path}: {count:,} possible compressed streams, beyond the bound; {THOROUGH}")
     if names.IMAGE not in case.disclosure.files:
         outcome.note("memory: no image was handed over")
     outcome.figures.update({"found": len(found), "not looked for": len(skipped)})

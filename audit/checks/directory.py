@@ -30,8 +30,10 @@ ABOUT = About(
     "device lists, prekeys, tenants and tokens are well-formed and signed by their owners",
     "The public keys are the accounts' own words: each list is signed by its account key and follows the one "
     "before, each prekey "
-    "by its device.",
-    "That a first list is the person's: until there is a key log only the safety number shows a false first key.",
+    "by its device. Rows are counted as they came, so that their numbers hold nothing else.",
+    "That a first list is the person's: until there is a key log only the safety number shows a false first key. That "
+    "a company, an account or a key is anybody's: a relay can make up people of its own, and keys whose bytes it "
+    "chose.",
     "2, 9",
 )
 ADDRESS = re.compile(
@@ -41,6 +43,8 @@ DEVICES_MAX: Final = 16
 ONE_TIME_MAX: Final = 128
 KIND_SIGNED, KIND_KEM, KIND_ONE_TIME = 1, 2, 3
 KEM_KEY_BYTES: Final = 1184
+DAY_S: Final = 86_400
+SEQ_END: Final = 2**40
 ZERO_HASH: Final = bytes(32)
 
 
@@ -119,6 +123,7 @@ def check(case: Case, outcome: Outcome) -> None:
     for row in store.tables["tenants"]:
         if not ADDRESS.fullmatch(f"a@{row.text('domain')}"):
             outcome.fail(f"tenants row {row.seq}", "its domain is none")
+    _check_counts(case, outcome)
     _check_rotations(case, outcome)
     _check_relay(case, outcome)
     outcome.figures.update(
@@ -264,6 +269,27 @@ def _verify_prekey(kind: int, device_key: bytes, row: StoredRow, where: str) -> 
     prekey_id = decoder.binary(prekey_id, f"{where}, id", 16)
     verify(device_key, name, prekey_id + signed, decoder.binary(signature, f"{where}, signature", 64))
     return prekey_id
+
+
+def _check_counts(case: Case, outcome: Outcome) -> None:
+    """Rows that are kept for good are counted from 1 without a gap; days and token rows do not run ahead.
+
+    Free numbers would be room for eight bytes of anything in each row.
+    """
+    assert case.store is not None
+    tables = case.store.tables
+    for name in ("mailboxes", "lists", "tenants", "rotations", "relay"):
+        for expected, row in enumerate(tables[name], start=1):
+            if row.seq != expected:
+                outcome.fail(f"{name} row {row.seq}", f"should be row {expected}: its rows are counted without a gap")
+                break
+    if tables["used_tokens"] and tables["used_tokens"][-1].seq > len(tables["lists"]):
+        outcome.fail(f"used_tokens row {tables['used_tokens'][-1].seq}", "more tokens were used than lists published")
+    if tables["prekeys"] and tables["prekeys"][-1].seq >= SEQ_END:
+        outcome.fail(f"prekeys row {tables['prekeys'][-1].seq}", "no relay has had so many prekeys")
+    for row in tables["mailboxes"] if case.taken_at is not None else ():
+        if row.integer("enrolled_day") > (case.taken_at or 0) // DAY_S + 1:
+            outcome.fail(f"mailboxes row {row.seq}", "was enrolled after the disclosure was taken")
 
 
 def _check_rotations(case: Case, outcome: Outcome) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -12,14 +12,15 @@ from audit.case import Case
 from audit.checks.schema import report_unreadable_store
 from audit.manifest import Header
 from audit.outcome import About, Outcome
-from audit.store import EnvelopeRow
+from audit.store import EnvelopeRow, Store, StoredRow
 
 ABOUT = About(
     "store.envelopes",
     "every row is an envelope and nothing more",
     "Each field has its size, each body a size of section 4.4 and the look of random bytes; no key commitment, "
     "nonce, id or "
-    "number occurs twice, which a client with a constant key could not keep up.",
+    "number occurs twice, which a client with a constant key could not keep up. Rows and numbers are "
+    "counted as envelopes came, so that they hold nothing else.",
     "That a body is encrypted under a key that the relay does not have: openings, searches and receipts speak to that.",
     "4.4, 5, 9",
 )
@@ -45,6 +46,7 @@ def check(case: Case, outcome: Outcome) -> None:
     _check_unique(case, outcome)
     _check_expiry(case, outcome)
     _check_numbers(case, outcome)
+    _check_counts(case, outcome)
     _check_randomness(case, outcome)
     outcome.figures.update(
         {
@@ -142,6 +144,43 @@ def _check_numbers(case: Case, outcome: Outcome) -> None:
                 outcome.fail(after[3], f"has a higher number than {before[3]}, and an earlier place in the commits")
         if items[0][0] < 1:
             outcome.fail(items[0][3], "has number 0; numbers begin at 1")
+
+
+def _check_counts(case: Case, outcome: Outcome) -> None:
+    """Row numbers follow the order of the commits, and neither they nor numbers of mailboxes exceed what was committed.
+
+    Free numbers would be room for eight bytes of anything in each row.
+    """
+    assert case.store is not None
+    for before, after in pairwise(case.store.envelopes):
+        if (after.commit_index, after.leaf) <= (before.commit_index, before.leaf):
+            outcome.fail(_row(after), f"stands behind row {before.seq}, and has an earlier place in the commits")
+    if 1 not in case.headers:
+        outcome.note("how high numbers may be: the first commits are pruned, or there are none")
+        return
+    committed = sum(header.leaf_count for header in case.headers.values())
+    given = numbers_given(case.store)
+    if given > committed:
+        outcome.fail("mailboxes", f"have given {given} numbers, for {committed} envelopes that were ever committed")
+    tables: tuple[tuple[str, Sequence[EnvelopeRow | StoredRow]], ...] = (
+        ("envelopes", case.store.envelopes),
+        ("tombstones", case.store.tables["tombstones"]),
+    )
+    for table, rows in tables:
+        highest = max((row.seq for row in rows), default=0)
+        if highest > committed:
+            outcome.fail(f"{table} row {highest}", f"only {committed} envelopes were ever committed")
+
+
+def numbers_given(store: Store) -> int:
+    """How many envelopes the mailboxes of a store have ever had, by the numbers that they have given."""
+    highest = {row.blob("mailbox"): row.integer("newest") for row in store.tables["mailboxes"]}
+    for mailbox, number in (
+        *((row.mailbox, row.number) for row in store.envelopes),
+        *((row.blob("mailbox"), row.integer("number")) for row in store.tables["tombstones"]),
+    ):
+        highest[mailbox] = max(highest.get(mailbox, 0), number)
+    return sum(highest.values())
 
 
 def _check_randomness(case: Case, outcome: Outcome) -> None:

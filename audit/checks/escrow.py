@@ -8,18 +8,19 @@ that can be: decoded hexadecimal and base64, the configuration, and what is unex
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 from nacl import bindings
 
 from audit import disclosure as names
-from audit.case import Case
+from audit.case import THOROUGH, Case
 from audit.checks.directory import known_public_keys
 from audit.crypto import commitment_of
+from audit.encodings import decoded_runs
 from audit.outcome import About, Outcome
 
 ABOUT = About(
@@ -33,15 +34,11 @@ ABOUT = About(
     "4.2, 4.3",
 )
 KEY_BYTES: Final = 32
-WINDOWS_MAX: Final = 2_000_000
-"""At some 1.3 microseconds each; a store of ten devices has about a million."""
-PRIVATE_MAX: Final = 10_000
-RAW_PRIVATE_BYTES_MAX: Final = 4_096
-RUN_BYTES_MAX: Final = 65_536
-_HEX_RUN = re.compile(rb"[0-9A-Fa-f]{64,}")
-_BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]{43,}")
+WINDOWS_MAX: Final = 50_000_000
+"""At some 1.3 microseconds each; a store of ten devices has about a million. `thorough` lifts both bounds."""
+PRIVATE_MAX: Final = 50_000
+"""At some 60 microseconds each; an honest configuration and log have a few hundred."""
 _ZEROS = re.compile(rb"\0{32,}")
-_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 @dataclass(slots=True)
@@ -52,11 +49,18 @@ class _Search:
     outcome: Outcome
     commitments: dict[bytes, int]
     public_keys: dict[bytes, str]
+    windows_max: float
+    private_max: float
     windows: int = 0
-    windows_left_out: int = 0
+    windows_left_out: Counter[str] = field(default_factory=Counter)
     private: int = 0
-    private_left_out: int = 0
+    private_left_out: Counter[str] = field(default_factory=Counter)
     told: set[bytes] = field(default_factory=set)
+
+    @staticmethod
+    def _leave_out(left_out: Counter[str], path: str, count: int) -> None:
+        if count:
+            left_out[path] += count
 
     def try_region(self, path: str, start: int, region: bytes) -> None:
         """Every window of a region as a message key, and what its hexadecimal and base64 decode to as any key."""
@@ -65,7 +69,7 @@ class _Search:
             self.try_windows(path, start + position, region[position : zeros.start() + KEY_BYTES - 1])
             position = max(position, zeros.end() - KEY_BYTES + 1)
         self.try_windows(path, start + position, region[position:])
-        for at, decoded in _decoded_runs(region):
+        for at, decoded in decoded_runs(region):
             self.try_windows(path, start + at, decoded, inside=True)
             self.try_private(path, start + at, decoded, inside=True)
 
@@ -74,9 +78,9 @@ class _Search:
         if not self.commitments:
             return
         count = max(0, len(data) - KEY_BYTES + 1)
-        allowed = min(count, WINDOWS_MAX - self.windows)
+        allowed = int(min(count, self.windows_max - self.windows))
         self.windows += allowed
-        self.windows_left_out += count - allowed
+        self._leave_out(self.windows_left_out, path, count - allowed)
         commitments, commit = self.commitments, commitment_of
         for i in range(allowed):
             row = commitments.get(commit(data[i : i + KEY_BYTES]))
@@ -88,9 +92,9 @@ class _Search:
     def try_private(self, path: str, start: int, data: bytes, *, inside: bool = False) -> None:
         """Every window as an X25519 private key and as an Ed25519 seed."""
         count = max(0, len(data) - KEY_BYTES + 1)
-        allowed = min(count, PRIVATE_MAX - self.private)
+        allowed = int(min(count, self.private_max - self.private))
         self.private += allowed
-        self.private_left_out += count - allowed
+        self._leave_out(self.private_left_out, path, count - allowed)
         for i in range(allowed):
             window = data[i : i + KEY_BYTES]
             for public in (bindings.crypto_scalarmult_base(window), bindings.crypto_sign_seed_keypair(window)[0]):
@@ -103,24 +107,28 @@ class _Search:
 def check(case: Case, outcome: Outcome) -> None:
     """Try all candidates, the small files first."""
     commitments = {row.commitment: row.seq for row in case.store.envelopes} if case.store else {}
-    search = _Search(case, outcome, commitments, known_public_keys(case))
+    windows_max, private_max = (inf, inf) if case.thorough else (WINDOWS_MAX, PRIVATE_MAX)
+    search = _Search(case, outcome, commitments, known_public_keys(case), windows_max, private_max)
     for path in (names.CONFIG, names.CARD, names.LOG, names.MANIFEST):
         if path in case.disclosure.files:
             data = case.disclosure.small(path)
             search.try_region(path, 0, data)
             if path == names.CONFIG:
-                search.try_private(path, 0, data[:RAW_PRIVATE_BYTES_MAX])
+                search.try_private(path, 0, data)
     if case.store is None:
         outcome.miss("a store that can be read")
     else:
         for (start, end), _ in case.store.unexplained:
-            search.try_private(names.STORE, start, bytes(case.store.data[start:end])[:RAW_PRIVATE_BYTES_MAX])
+            search.try_private(names.STORE, start, bytes(case.store.data[start:end]))
         for start, end in case.store.outside_ciphertext():
             search.try_region(names.STORE, start, bytes(case.store.data[start:end]))
-    if search.windows_left_out:
-        outcome.note(f"{search.windows_left_out:,} windows beyond the bound of {WINDOWS_MAX:,} as message keys")
-    if search.private_left_out:
-        outcome.note(f"{search.private_left_out:,} candidates beyond the bound of {PRIVATE_MAX:,} as private keys")
+    # What was not tried may be what matters: a relay could fill a bound with rubbish, so this is no mere remark.
+    for left_out, bound, what in (
+        (search.windows_left_out, windows_max, "message keys"),
+        (search.private_left_out, private_max, "private keys"),
+    ):
+        for path, count in left_out.items():
+            outcome.miss(f"{path}: {count:,} candidates for {what}, beyond the bound of {bound:,}; {THOROUGH}")
     outcome.figures.update(
         {
             "candidates as message keys": search.windows,
@@ -133,18 +141,3 @@ def check(case: Case, outcome: Outcome) -> None:
         f"{search.windows:,} candidates against {len(commitments):,} key commitments, {search.private:,} against "
         f"{len(search.public_keys):,} public keys: {outcome.finding_count} keys found"
     )
-
-
-def _decoded_runs(region: bytes) -> Iterator[tuple[int, bytes]]:
-    """Decode runs of hexadecimal digits and of base64 characters, at each alignment; with where each run begins."""
-    for match in _HEX_RUN.finditer(region):
-        run = match[0][:RUN_BYTES_MAX]
-        for shift in range(2):
-            yield match.start(), bytes.fromhex(run[shift : len(run) - (len(run) - shift) % 2].decode())
-    for match in _BASE64_RUN.finditer(region):
-        run = match[0][:RUN_BYTES_MAX].translate(_URL_SAFE)
-        for shift in range(4):
-            part = run[shift:]
-            # A rest of one character decodes to nothing; of two or three it needs padding.
-            part = part[: len(part) - 1] if len(part) % 4 == 1 else part
-            yield match.start(), base64.b64decode(part + b"=" * (-len(part) % 4))

@@ -1,14 +1,22 @@
-"""The relay's log follows its grammar, so it can name nobody (protocol.md section 10)."""
+"""The relay's log follows its grammar, and each number its bounds, so it can name nobody (protocol.md section 10).
+
+A number that nothing bounds is room for eight bytes of anything. So each is held against what the disclosure says
+elsewhere: commit headers, the sizes of the bodies that still wait, the numbers that mailboxes have given, the rotations
+of the manifest. What stays free are the low digits of counts and times; docs/verifier.md says how much that is.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from audit import disclosure as names
 from audit.case import Case
+from audit.checks.envelopes import SKEW_S, numbers_given
+from audit.crypto import BODY_BYTES_MAX, BODY_BYTES_MIN, body_kinds
 from audit.disclosure import printable
 from audit.outcome import About, Outcome
 from audit.schema import ByteClass
@@ -16,9 +24,10 @@ from audit.schema import ByteClass
 ABOUT = About(
     "log.grammar",
     "the log holds the events of the protocol and nothing else",
-    "Each line is a time, an event and decimal numbers: no address, identifier or content was logged.",
+    "Each line is a time, an event and decimal numbers, each within the bounds of its meaning and, where headers, "
+    "bodies, mailboxes or rotations say the same, as they say it: no address, identifier or content was logged.",
     "That the relay writes no other log: the disclosure is the relay's word, receipts and the memory image are "
-    "evidence.",
+    "evidence. The low digits of counts and times remain a possible covert channel.",
     "10",
 )
 EVENTS: Final[dict[str, tuple[str, ...]]] = {
@@ -34,27 +43,58 @@ EVENTS: Final[dict[str, tuple[str, ...]]] = {
     "rotated": ("index",),
     "disclosed": ("files", "memory"),
 }
+COMMIT_ENVELOPES_MAX: Final = 1_088
+BOUNDS: Final[dict[tuple[str, str], tuple[int, int]]] = {
+    ("started", "pid"): (1, 4_194_304),
+    ("started", "partition"): (0, 65_535),
+    ("committed", "index"): (0, 2**40),
+    ("committed", "envelopes"): (0, COMMIT_ENVELOPES_MAX),
+    ("committed", "acks"): (0, 1_048_576),
+    ("committed", "bytes"): (0, COMMIT_ENVELOPES_MAX * BODY_BYTES_MAX),
+    ("aborted", "envelopes"): (0, COMMIT_ENVELOPES_MAX),
+    ("checkpointed", "pages"): (0, 4_194_304),
+    ("linked", "links"): (0, 65_535),
+    ("refused", "code"): (1, 14),
+    ("refused", "count"): (0, 1_000_000),
+    ("rotated", "index"): (0, 2**40),
+    ("disclosed", "files"): (4, 7),
+    ("disclosed", "memory"): (0, 1),
+}
+FILES_OF: Final = {0: 4, 1: 7}
+"""How many files a disclosure without and with a memory image has."""
 _NUMBER = r"(?:0|[1-9][0-9]{0,19})"
 _FIELDS = "|".join(event + "".join(f" {name}={_NUMBER}" for name in fields) for event, fields in EVENTS.items())
 _LINE = re.compile(rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}Z) ({_FIELDS})".encode())
 
 
-def _is_line(line: bytes) -> bool:
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One event of the log."""
+
+    time_s: int
+    event: str
+    numbers: dict[str, int]
+
+
+def read_line(line: bytes) -> Line | None:
+    """Read a line without its line feed; None if it is no event."""
     match = _LINE.fullmatch(line)
     if match is None:
-        return False
+        return None
     try:
-        datetime.strptime(match[1].decode(), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        time = datetime.strptime(match[1].decode(), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
-        return False
-    return True
+        return None
+    event, *fields = match[2].decode().split(" ")
+    numbers = {name: int(number) for name, _, number in (item.partition("=") for item in fields)}
+    return Line(int(time.timestamp()), event, numbers)
 
 
 def classify(log: bytes) -> Counter[ByteClass]:
     """Class the bytes of a log, line by line."""
     classes: Counter[ByteClass] = Counter()
     for line in log.splitlines(keepends=True):
-        fits = line.endswith(b"\n") and _is_line(line[:-1])
+        fits = line.endswith(b"\n") and read_line(line[:-1]) is not None
         classes[ByteClass.LOG if fits else ByteClass.UNEXPLAINED] += len(line)
     return classes
 
@@ -64,38 +104,116 @@ def started_pids(log: bytes) -> list[int]:
     return [int(pid) for pid in re.findall(rb"^[^ ]+ started pid=([0-9]{1,20}) ", log, re.MULTILINE)]
 
 
+@dataclass(slots=True)
+class _Reader:
+    """What the lines read so far have said."""
+
+    case: Case
+    outcome: Outcome
+    sizes: dict[int, list[int]] = field(default_factory=dict)
+    """Sizes of the bodies that still wait, by commit."""
+    time_s: int = 0
+    index: int = 0
+    envelopes: int = 0
+    acks: int = 0
+    agreeing: int = 0
+
+    def take(self, where: str, line: Line) -> None:
+        """Check one event."""
+        for name, number in line.numbers.items():
+            low, high = BOUNDS[line.event, name]
+            if not low <= number <= high:
+                self.outcome.fail(where, f"{name} is {number}, must be {low} to {high}")
+        self._take_time(where, line)
+        if line.event == "committed":
+            self._take_commit(where, line)
+        elif line.event == "started":
+            card = self.case.card or self.case.disclosed_card
+            if card is not None and line.numbers["partition"] != card.partition:
+                self.outcome.fail(where, f"partition is {line.numbers['partition']}, the card's is {card.partition}")
+        elif line.event == "rotated" and self.case.key_ring is not None:
+            if line.numbers["index"] not in {period.last_index for period in self.case.key_ring.periods[:-1]}:
+                self.outcome.fail(where, f"no rotation of the manifest is after commit {line.numbers['index']}")
+        elif line.event == "disclosed" and FILES_OF.get(line.numbers["memory"]) != line.numbers["files"]:
+            self.outcome.fail(where, "a disclosure has 4 files, 7 with a memory image")
+
+    def _take_time(self, where: str, line: Line) -> None:
+        if line.time_s < self.time_s:
+            self.outcome.fail(where, "is earlier than the line before it")
+        self.time_s = max(self.time_s, line.time_s)
+        taken_at = self.case.taken_at
+        if taken_at is not None and line.time_s > taken_at + SKEW_S:
+            self.outcome.fail(where, "is later than the disclosure")
+
+    def _take_commit(self, where: str, line: Line) -> None:
+        index, envelopes, size = (line.numbers[name] for name in ("index", "envelopes", "bytes"))
+        self.envelopes += envelopes
+        self.acks += line.numbers["acks"]
+        if not envelopes or not index:
+            if envelopes or index or size:
+                self.outcome.fail(where, "a commit without envelopes has index 0 and no bytes, any other has both")
+            return
+        if index <= self.index:
+            self.outcome.fail(where, f"is of commit {index}, the one before was of {self.index}")
+        self.index = max(self.index, index)
+        if self.case.manifest is not None and index > self.case.manifest.head_index:
+            self.outcome.fail(where, f"commit {index} is not in the disclosure: the head is another")
+        if not self._fits(index, envelopes, size):
+            self.outcome.fail(where, f"{size} bytes are not what {envelopes} bodies have, those that wait included")
+        header = self.case.headers.get(index)
+        if header is None:
+            # An old header may be pruned.
+            return
+        if header.leaf_count != envelopes:
+            self.outcome.fail(
+                where, f"says {envelopes} envelopes, the header of commit {index} has {header.leaf_count} leaves"
+            )
+        elif abs(header.time_ms // 1000 - line.time_s) > SKEW_S:
+            self.outcome.fail(where, f"was written at another time than its header, {header.time_ms // 1000}, says")
+        else:
+            self.agreeing += 1
+
+    def _fits(self, index: int, envelopes: int, size: int) -> bool:
+        """Whether the bodies of a commit can have this size together: exact where all or all but one still wait."""
+        waiting = self.sizes.get(index, [])
+        gone, rest = envelopes - len(waiting), size - sum(waiting)
+        if gone == 1:
+            return bool(body_kinds(rest))
+        return gone >= 0 and BODY_BYTES_MIN * gone <= rest <= BODY_BYTES_MAX * gone
+
+    def finish(self) -> None:
+        """Check the sums against the numbers that mailboxes have given: each envelope had one."""
+        if self.case.store is None:
+            return
+        given = numbers_given(self.case.store)
+        for what, count in (("envelopes", self.envelopes), ("acks", self.acks)):
+            if count > given:
+                self.outcome.fail(
+                    names.LOG, f"says {count} {what} in all, and the mailboxes have given {given} numbers"
+                )
+
+
 def check(case: Case, outcome: Outcome) -> None:
-    """Check each line, and the numbers of commits against their headers."""
+    """Check each line, then the sums."""
     if names.LOG not in case.disclosure.files:
         outcome.miss(names.LOG)
         return
     log = case.disclosure.small(names.LOG)
     counts: Counter[str] = Counter()
-    agreeing = 0
-    for number, line in enumerate(log.splitlines(keepends=True), start=1):
+    reader = _Reader(case, outcome)
+    for row in case.store.envelopes if case.store else ():
+        reader.sizes.setdefault(row.commit_index, []).append(row.body_bytes)
+    for number, raw in enumerate(log.splitlines(keepends=True), start=1):
         where = f"{names.LOG}, line {number}"
-        if not line.endswith(b"\n"):
+        line = read_line(raw[:-1])
+        if not raw.endswith(b"\n"):
             outcome.fail(where, "does not end with a line feed")
-        elif not _is_line(line[:-1]):
-            outcome.fail(where, f"is no event of the protocol: {printable(line[:80].decode('latin-1'))!r}")
+        elif line is None:
+            outcome.fail(where, f"is no event of the protocol: {printable(raw[:80].decode('latin-1'))!r}")
         else:
-            event, _, rest = line[21:-1].decode().partition(" ")
-            counts[event] += 1
-            agreeing += event == "committed" and _agrees(case, outcome, where, rest)
+            counts[line.event] += 1
+            reader.take(where, line)
+    reader.finish()
     outcome.figures.update({event: counts[event] for event in EVENTS if counts[event]})
-    outcome.figures["commits that agree with their header"] = agreeing
+    outcome.figures["commits that agree with their header"] = reader.agreeing
     outcome.evidence = f"{sum(counts.values()):,} lines, {len(log):,} bytes, all events of section 10"
-
-
-def _agrees(case: Case, outcome: Outcome, where: str, rest: str) -> bool:
-    fields = dict(field.split("=") for field in rest.split(" "))
-    envelopes, header = int(fields["envelopes"]), case.headers.get(int(fields["index"]))
-    if not envelopes or header is None:
-        # A commit of acks alone has no header, and an old header may be pruned.
-        return False
-    if header.leaf_count != envelopes:
-        outcome.fail(
-            where, f"says {envelopes} envelopes, the header of commit {header.index} has {header.leaf_count} leaves"
-        )
-        return False
-    return True

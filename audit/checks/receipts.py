@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from audit.case import Case
 from audit.checks.commits import REASON_ACKED, REASON_CLOSED, REASON_WITHDRAWN, leaf_of
+from audit.checks.envelopes import SKEW_S
 from audit.crypto import envelope_id_of
 from audit.errors import AuditError, EvidenceError
 from audit.manifest import Header, read_header
@@ -76,7 +77,20 @@ def _judge(case: Case, item: ReceiptItem, header: Header, where: str, outcome: O
     assert case.manifest is not None
     taken_at = case.manifest.taken_at
     if header.index > case.manifest.head_index:
-        if header.time_ms // 1000 >= taken_at:
+        made_at, requested_at = header.time_ms // 1000, case.order.requested_at if case.order else 0
+        if made_at + SKEW_S < requested_at:
+            outcome.fail(
+                where,
+                f"was given {requested_at - made_at} s before the orderer asked, and is of commit {header.index}, "
+                f"which the disclosure does not have: it ends at {case.manifest.head_index}",
+            )
+            return "broken"
+        if made_at >= taken_at:
+            if made_at < requested_at:
+                outcome.miss(
+                    f"{where}: given after taken_at, {requested_at - made_at} s before the orderer asked: either the "
+                    "clock of the relay is behind the orderer's, or the disclosure is dated back"
+                )
             return "later than the disclosure"
         outcome.fail(
             where,

@@ -6,6 +6,7 @@ import re
 
 from audit import disclosure as names
 from audit.case import Case
+from audit.checks.envelopes import SKEW_S
 from audit.crypto import verify
 from audit.disclosure import printable
 from audit.errors import SignatureError
@@ -14,8 +15,10 @@ from audit.outcome import About, Outcome
 SIGNATURE = About(
     "manifest.signature",
     "the manifest is signed by the relay of the card",
-    "The relay whose card the reader holds answers for this very disclosure.",
-    "That the card is the one that the relay's people use: compare it with theirs.",
+    "The relay whose card the reader holds answers for this very disclosure; and, if the orderer's times are given, "
+    "it is dated between them, give or take 300 seconds.",
+    "That the card is the one that the relay's people use: compare it with theirs. Within the 300 seconds, and "
+    "without the orderer's times at all, when it was taken is the relay's word.",
     "11",
 )
 FILES = About(
@@ -56,12 +59,24 @@ def check_signature(case: Case, outcome: Outcome) -> None:
         outcome.fail(names.CARD, case.problems["relay card of the disclosure"].problem)
     elif case.disclosed_card is not None and case.disclosed_card.relay_id != manifest.relay_id:
         outcome.fail(names.CARD, "is the card of another relay than the manifest's")
+    _check_taken_at(case, manifest.taken_at, outcome)
     outcome.figures.update({"rotations": len(manifest.rotations), "taken_at": manifest.taken_at})
     outcome.evidence = (
         f"relay {manifest.relay_id.hex()}; rotations of its key since the card: {len(manifest.rotations)}"
     )
     for text in manifest.left_out:
         outcome.note(f"the relay says that it left out: {printable(text)}")
+
+
+def _check_taken_at(case: Case, taken_at: int, outcome: Outcome) -> None:
+    """The relay dates its disclosure; only the orderer knows between which moments it was made."""
+    order = case.order
+    if order is None:
+        outcome.note(f"when it was taken: taken_at, {taken_at}, is the relay's word; --order gives the orderer's")
+    elif taken_at < order.requested_at - SKEW_S:
+        outcome.fail("taken_at", f"is {order.requested_at - taken_at} s before the orderer asked: it is dated back")
+    elif taken_at > order.received_at + SKEW_S:
+        outcome.fail("taken_at", f"is {taken_at - order.received_at} s after the orderer had it: it is dated forward")
 
 
 def check_files(case: Case, outcome: Outcome) -> None:

@@ -22,6 +22,7 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         examples=(
             "blindpost audit disclosure --relay-card relay-card.toml",
             "blindpost audit disclosure --relay-card disclosure/relay-card.toml --volunteered ana.bin omar.bin",
+            "blindpost audit disclosure --relay-card relay-card.toml --order disclosure/order.toml",
             "blindpost audit disclosure --relay-card relay-card.toml --commitments canaries.bin --json",
             "blindpost audit disclosure --relay-card relay-card.toml --html verdict.html",
             "blindpost audit disclosure --relay-card relay-card.toml --controls controls.jsonl",
@@ -57,6 +58,17 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         help="texts to look for that nobody committed to, one a line; may be repeated",
     )
     parser.add_argument(
+        "--order",
+        type=Path,
+        metavar="FILE",
+        help="your own times of the order, as 'order wholesale' lays them beside the disclosure (order.toml)",
+    )
+    parser.add_argument(
+        "--thorough",
+        action="store_true",
+        help="search without the bounds that keep an audit short, however long it takes",
+    )
+    parser.add_argument(
         "--controls",
         type=Path,
         metavar="FILE",
@@ -80,6 +92,10 @@ def _run(options: Options) -> int:
         arguments += ["--commitments", str(path)]
     for path in options.canary_file:
         arguments += ["--canary-file", str(path)]
+    if options.order is not None:
+        arguments += ["--order", str(options.order)]
+    if options.thorough:
+        arguments += ["--thorough"]
     if options.controls is not None:
         arguments += ["--controls", str(options.controls)]
     if options.json:

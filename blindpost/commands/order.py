@@ -19,7 +19,8 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         description=(
             "The relay hands over all that it has, as a directory with a signed manifest: while it runs through "
             "control.sock in its folder, while it does not from its store. A copy of the relay's card is laid beside, "
-            "as DIR/relay-card.toml; that file is yours and no part of the disclosure. With --memory a process of its "
+            "as DIR/relay-card.toml, and when you asked and were served, as DIR/order.toml; these two are yours and no "
+            "part of the disclosure. With --memory a process of its "
             "own stops the relay for a moment and copies its memory; the relay changes its signing key afterwards."
         ),
         examples=(
@@ -47,7 +48,8 @@ def _wholesale(options: Options) -> int:
             f"{options.out / 'memory'}: {image.image_bytes} bytes of memory in {image.ranges} ranges, "
             f"{image.unreadable} unreadable; the relay has changed its signing key"
         )
-    print(f"{card}: the relay's card, not part of it; next: blindpost audit {options.out} --relay-card {card}")
+    print(f"{card}, {options.out / 'order.toml'}: the relay's card and the times of the order, yours, not part of it")
+    print(f"next: blindpost audit {options.out} --relay-card {card} --order {options.out / 'order.toml'}")
     return 0
 
 

@@ -271,7 +271,15 @@ class BlindStory:
         files = sorted(folder.iterdir())
         await self.tried(results)
         with show.step("the verifier reads everything") as step:
-            found = await audit(self.disclosure, self._card, self._commitments, files, self.stage.out, self._controls)
+            found = await audit(
+                self.disclosure,
+                self._card,
+                self._commitments,
+                files,
+                self.stage.out,
+                self._controls,
+                self.disclosure / "order.toml",
+            )
             step.done(f"the verifier (process {found.pid}) has read everything")
         marks = {"passed": "✓", "FAILED": "✗", "missing": "?", "not run": "-"}
         rows = [(marks[check["status"]], check["id"], check["evidence"]) for check in found.report["checks"]]

@@ -59,7 +59,9 @@ class PinStory:
         await self.handsets.ask("volunteer", give, int)
         show.good("Bilal alone gives the verifier what he has: the key of his handset, which sits in all of them")
         with show.step("the verifier reads everything") as step:
-            found = await audit(out / "disclosure", card, commitments, [given], out)
+            found = await audit(
+                out / "disclosure", card, commitments, [given], out, order=out / "disclosure" / "order.toml"
+            )
             step.done(f"the verifier (process {found.pid}) has read everything")
         self._told(found, count)
         return found

@@ -140,6 +140,7 @@ async def audit(
     volunteered: Sequence[Path],
     out: Path,
     controls_file: Path | None = None,
+    order: Path | None = None,
 ) -> Verdict:
     """Run `python -m audit` on a disclosure; writes report.json and report.html into `out`.
 
@@ -150,6 +151,7 @@ async def audit(
     command = [
         *(sys.executable, "-m", "audit", str(disclosure), "--relay-card", str(card)),
         *("--commitments", str(commitments), "--volunteered", *(str(path) for path in volunteered)),
+        *(("--order", str(order)) if order else ()),
         *("--json", "--html", str(out / "report.html"), "--quiet"),
         *(("--controls", str(controls_file)) if controls_file else ()),
     ]

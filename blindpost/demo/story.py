@@ -169,7 +169,7 @@ def _end(stage: Stage, result: _Result, seconds: float) -> None:
     for line in (
         f"cd {folder}",
         "blindpost audit disclosure --relay-card relay-card.toml \\",
-        "    --commitments commitments.msgpack --volunteered volunteered/*",
+        "    --order disclosure/order.toml --commitments commitments.msgpack --volunteered volunteered/*",
         "blindpost demo --mail YOUR.mbox        your own mail, which stays on this machine",
         "blindpost relay init --help            a relay for real use",
     ):

@@ -136,11 +136,13 @@ class Laboratory:
         card = (own / "relay-card.toml").read_bytes()
         out = folder / "disclosure"
         spoils = folder / "spoils.json"
+        requested_at = int(time.time())
         spoils.write_text(json.dumps(_spoils(cheat, evidence)), encoding="utf-8")
         if memory:
             with _held(cheat, own, spoils):
                 take_wholesale(own, out, memory=True)
-            (out / "relay-card.toml").unlink()
+            for beside in ("relay-card.toml", "order.toml"):
+                (out / beside).unlink()
         else:
             out.mkdir(mode=0o700)
             command = [*_command(cheat), str(own), str(out), str(spoils)]
@@ -150,7 +152,8 @@ class Laboratory:
             if done.returncode:
                 raise CheatFailed(f"the relay's process ended with {done.returncode}: {done.stderr.strip()[-300:]}")
         pin_key: list[object] = [5, PIN_SUITE, GLOBAL_PIN_KEY]
-        return Scene(Served(out, card, evidence.commitments, evidence.volunteered([pin_key])), evidence)
+        order = f"requested_at = {requested_at}\nreceived_at = {int(time.time()) + 1}\n".encode()
+        return Scene(Served(out, card, evidence.commitments, evidence.volunteered([pin_key]), order), evidence)
 
 
 def run_controls(

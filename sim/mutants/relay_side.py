@@ -85,6 +85,18 @@ def device_key_in_log(home: Path, spoils: Spoils) -> None:
     _log_lines(lambda key: f"{now} request id={key}".encode(), [spoils["device_seed"]])
 
 
+def numbers_in_log(home: Path, spoils: Spoils) -> None:
+    """Refusals that never were: their counts are the texts."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def lines_of(text: str) -> bytes:
+        data = text.encode()
+        counts = [int.from_bytes(data[start : start + 7], "big") for start in range(0, len(data), 7)]
+        return b"\n".join(f"{now} refused code=6 count={count}".encode() for count in counts)
+
+    _log_lines(lines_of, spoils["texts"])
+
+
 def private_key_in_config(home: Path, spoils: Spoils) -> None:
     """A relay whose configuration has one setting more: a private key of a customer's device."""
     with (home / CONFIG_NAME).open("a", encoding="utf-8") as file:
@@ -165,6 +177,43 @@ def deleted_not_erased(home: Path, spoils: Spoils) -> None:
         db.execute("INSERT INTO relay VALUES (100, 'copy', ?)", (2 * copy,))
         db.execute("PRAGMA secure_delete = OFF")
         db.execute("DELETE FROM relay WHERE seq = 100")
+
+    _store_change(change)
+
+
+def shuffled_ids(home: Path, spoils: Spoils) -> None:
+    """The nonces of activations that nobody used: a text in pieces, and not in their order."""
+
+    def change(db: sqlite3.Connection) -> None:
+        data = spoils["texts"][-1].encode()
+        pieces = [data[start : start + 12] for start in range(0, len(data), 12)]
+        rows = [(piece.ljust(16, b"\0"), 4_102_444_800) for piece in pieces[1::2] + pieces[::2]]
+        db.executemany("INSERT INTO used_tokens (nonce, not_after) VALUES (?, ?)", rows)
+
+    _store_change(change)
+
+
+def text_in_row_numbers(home: Path, spoils: Spoils) -> None:
+    """Mailboxes are not counted as they came: the numbers of their rows are a text, behind a byte that rises."""
+
+    def change(db: sqlite3.Connection) -> None:
+        seqs = [seq for (seq,) in db.execute("SELECT seq FROM mailboxes ORDER BY seq")]
+        data = spoils["texts"][-1].encode()
+        for position, seq in enumerate(seqs):
+            number = (position + 1 << 40) + int.from_bytes(data[5 * position : 5 * position + 5], "big")
+            db.execute("UPDATE mailboxes SET seq = ? WHERE seq = ?", (number, seq))
+
+    _store_change(change)
+
+
+def deflate_in_prekey(home: Path, spoils: Spoils) -> None:
+    """A prekey's record is a raw deflate stream, filled up to its size."""
+
+    def change(db: sqlite3.Connection) -> None:
+        stream = zlib.compressobj(9, zlib.DEFLATED, -15)
+        data = stream.compress("\n".join(spoils["texts"]).encode()) + stream.flush()
+        seq, size = db.execute("SELECT seq, length(record) FROM prekeys WHERE kind = 3 LIMIT 1").fetchone()
+        db.execute("UPDATE prekeys SET record = ? WHERE seq = ?", (data.ljust(size, b"\0"), seq))
 
     _store_change(change)
 
@@ -251,6 +300,21 @@ def forged_manifest(home: Path, spoils: Spoils) -> None:
     _replace("Discloser", Forger)
 
 
+def dated_back(home: Path, spoils: Spoils) -> None:
+    """The clock that dates the manifest is an hour behind."""
+
+    class BackDater(Discloser):
+        def _manifest(self, order: disclosure.Order) -> tuple[SignedManifest, int]:
+            real = self._clock_s
+            self._clock_s = lambda: real() - 3_600
+            try:
+                return super()._manifest(order)
+            finally:
+                self._clock_s = real
+
+    _replace("Discloser", BackDater)
+
+
 def _after_sealing(change: Callable[[Path], object]) -> None:
     class Tamperer(Discloser):
         async def seal(self, order: disclosure.Order) -> Sealed:
@@ -306,18 +370,23 @@ CHEATS: Final[dict[str, Callable[[Path, Spoils], None]]] = {
         plaintext_in_log,
         base64_in_log,
         device_key_in_log,
+        numbers_in_log,
         private_key_in_config,
         message_keys_in_store,
         extra_column,
         zlib_in_table,
         utf16_in_free_pages,
         deleted_not_erased,
+        shuffled_ids,
+        text_in_row_numbers,
+        deflate_in_prekey,
         swapped_body,
         left_out,
         unsigned_device,
         truncated_history,
         forked_history,
         forged_manifest,
+        dated_back,
         extra_file,
         log_tidied,
         ratchet_loaded,

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import sqlite3
 import struct
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -320,6 +322,11 @@ class HonestRelay:
     def taken_at(self) -> int:
         return self.time_ms // 1000 + 5
 
+    def gone(self, person: Person) -> int:
+        """`mailboxes.newest`: the highest number of which neither envelope nor tombstone is left."""
+        expired = [it.number for it in self.letters if it.recipient is person and it.state == "expired"]
+        return max(expired, default=0)
+
     def fill_store(self, connection: sqlite3.Connection) -> None:
         live = [letter for letter in self.letters if letter.state == "live"]
         fill(
@@ -356,7 +363,7 @@ class HonestRelay:
         fill(
             connection,
             "mailboxes",
-            [(it.mailbox, it.device_key.public, it.account, NOW // 86_400, 0, 0) for it in self.people],
+            [(it.mailbox, it.device_key.public, it.account, NOW // 86_400, self.gone(it), 0) for it in self.people],
         )
         fill(connection, "lists", [(it.account, 1, self.signed_list(it)) for it in self.people])
         fill(
@@ -393,6 +400,17 @@ class HonestRelay:
         image = b"".join(parts)
         return image + bytes(-len(image) % 4096)
 
+    def log_lines(self) -> str:
+        """The log with its times: a commit's is its header's, and none falls."""
+        times = [msgpack.unpackb(header)[3] // 1000 for header, _, _ in self.commits]
+        time_s, lines = (times[0] if times else NOW), []
+        for line in self.log:
+            index = re.match("committed index=([1-9][0-9]*) ", line)
+            if index and int(index[1]) <= len(times):
+                time_s = max(time_s, times[int(index[1]) - 1])
+            lines.append(f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%dT%H:%M:%SZ} {line}\n")
+        return "".join(lines)
+
     def disclose(
         self, directory: Path, *, memory: bool = True, schema: str = SCHEMA, bend_store: BendStore | None = None
     ) -> Path:
@@ -400,8 +418,7 @@ class HonestRelay:
         for folder in ("store", "log", "config", *(["memory"] if memory else [])):
             (directory / folder).mkdir(parents=True)
         self.make_store(directory / "store/store.sqlite", schema, bend_store)
-        lines = "".join(f"2015-11-30T10:20:{i % 60:02}Z {line}\n" for i, line in enumerate(self.log))
-        (directory / "log/relay.log").write_bytes(lines.encode() + self.log_suffix)
+        (directory / "log/relay.log").write_bytes(self.log_lines().encode() + self.log_suffix)
         (directory / "config/relay.toml").write_text(self.config)
         (directory / "config/relay-card.toml").write_bytes(self.card)
         if memory:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import random
 import zlib
 
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit import needles
-from audit.encodings import canary_needles, secret_needles, text_windows
+from audit.encodings import canary_needles, decoded_runs, secret_needles, text_windows
 from audit.needles import Finder, Hit, Needle
 
 
@@ -45,21 +47,89 @@ def test_long_zeros_are_passed_over_and_what_lies_between_is_found() -> None:
     assert [hit.offset for hit in hits] == [70_000, 270_000 + len(needle)]
 
 
-def test_streams_are_inflated_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    needle = b"a needle in a compressed stream"
-    bomb = zlib.compress(bytes(50_000_000) + needle)
-    stream = zlib.compress(b"x" * 5000 + needle)
-    finder = Finder([Needle(needle, 0, "UTF-8")], inflate=True)
-    hits = finder.search(memoryview(bomb + stream + stream[:-4]))
-    assert {hit.form for hit in hits} == {"UTF-8, compressed"}
-    assert [hit.offset for hit in hits] == [len(bomb), len(bomb) + len(stream)]
-    assert finder.figures.inflated_bytes < 4_000_000
-    monkeypatch.setattr(needles, "STREAMS_MAX", 1)
-    finder = Finder([Needle(needle, 0, "UTF-8")], inflate=True)
+NEEDLE = b"a needle in a compressed stream"
+
+
+def compressed(text: bytes, level: int = 9, window_bits: int = 15) -> bytes:
+    stream = zlib.compressobj(level, zlib.DEFLATED, window_bits)
+    return stream.compress(text) + stream.flush()
+
+
+def found_in(data: bytes) -> list[Hit]:
+    return Finder([Needle(NEEDLE, 0, "UTF-8")], inflate=True).search(memoryview(data))
+
+
+@pytest.mark.parametrize("window_bits", range(9, 16))
+@pytest.mark.parametrize("level", [0, 1, 6, 9])
+def test_zlib_of_any_window_and_level_is_inflated(level: int, window_bits: int) -> None:
+    hit = Hit(0, "UTF-8, compressed", 2)
+    assert hit in found_in(b".." + compressed(NEEDLE, level, window_bits))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        gzip.compress(NEEDLE),
+        compressed(NEEDLE)[:-4] + b"nope",
+        compressed(NEEDLE + b" and what follows it")[:-6] + b"\xff" * 9,
+        compressed(bytes(range(256)) * 40 + NEEDLE + bytes(range(256)))[:-6],
+        compressed(random.Random(1).randbytes(3_000) + NEEDLE + random.Random(2).randbytes(300))[:-200] + b"\xff" * 99,
+        b"\x18\x38" + compressed(NEEDLE),
+    ],
+    ids=["gzip", "a wrong checksum", "broken at its end", "cut short", "broken far on", "behind half a header"],
+)
+def test_a_stream_that_is_broken_or_hidden_gives_what_it_has(data: bytes) -> None:
+    assert {hit.form for hit in found_in(data)} >= {"UTF-8, compressed"}
+
+
+@pytest.mark.parametrize("flags", [0, 2, 4, 8, 16, 30])
+def test_gzip_with_any_fields_in_its_header_is_inflated(flags: int) -> None:
+    extra = b"\x03\x00abc" if flags & 4 else b""
+    names = b"name\0" * (bool(flags & 8) + bool(flags & 16))
+    head = b"\x1f\x8b\x08" + bytes((flags,)) + bytes(6) + extra + names + (b"\0\0" if flags & 2 else b"")
+    raw = zlib.compressobj(9, zlib.DEFLATED, -15)
+    assert found_in(head + raw.compress(NEEDLE) + raw.flush())
+    assert found_in(head[:7]) == []
+
+
+def test_what_stands_far_inside_a_stream_is_found() -> None:
+    bomb = zlib.compress(bytes(20_000_000) + NEEDLE + bytes(3_000_000))
+    assert [hit.offset for hit in found_in(b"...." + bomb)] == [4]
+
+
+def test_raw_deflate_is_found_where_it_may_begin() -> None:
+    raw = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = memoryview(b"ab" + raw.compress(NEEDLE) + raw.flush())
+    finder = Finder([Needle(NEEDLE, 0, "UTF-8")])
+    assert finder.search_deflated(data, [0]) == []
+    assert finder.search_deflated(data, [0, 2]) == [Hit(0, "UTF-8, compressed", 2)]
+
+
+def test_work_on_streams_is_bounded_and_what_is_left_undone_is_counted() -> None:
+    stream = compressed(b"x" * 5_000 + NEEDLE)
+    finder = Finder([Needle(NEEDLE, 0, "UTF-8")], inflate=True, work_bytes_max=1)
+    finder.search(memoryview(stream))
     finder.search(memoryview(stream + stream))
+    assert (finder.figures.streams, finder.figures.streams_left_out) == (1, 3)
+    finder = Finder([Needle(NEEDLE, 0, "UTF-8")], inflate=True, work_bytes_max=3_000_000)
+    assert finder.search(memoryview(zlib.compress(bytes(50_000_000) + NEEDLE))) == []
     assert finder.figures.streams_left_out == 1
-    finder.search(memoryview(stream + stream))
-    assert finder.figures.streams_left_out == 3
+    assert finder.figures.inflated_bytes < 6_000_000
+
+
+def test_long_runs_of_base64_and_hexadecimal_are_decoded_whole() -> None:
+    rng = random.Random(7)
+    for place in (0, 48_000, 65_400, 98_000, 149_000):
+        secret = rng.randbytes(32)
+        data = bytearray(rng.randbytes(150_000))
+        data[place : place + 32] = secret
+        for encoded in (base64.b64encode(data), bytes(data).hex().encode()):
+            assert any(secret in decoded for _, decoded in decoded_runs(b"= " + encoded))
+
+
+def test_long_secrets_are_looked_for_to_their_end() -> None:
+    secret = random.Random(3).randbytes(2_400)
+    assert ("raw", secret[-16:]) in secret_needles(secret)
 
 
 def test_hits_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import msgpack  # type: ignore[import-untyped]
@@ -43,7 +44,7 @@ def manifest_of(out: Path, signing_key: bytes) -> list[object]:
         data = (out / name).read_bytes()
         assert (len(data), hashlib.sha256(data).digest()) == (size, digest)
     found = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    assert found == {name for name, _, _ in files} | {"manifest.msgpack", "relay-card.toml"}
+    assert found == {name for name, _, _ in files} | {"manifest.msgpack", "relay-card.toml", "order.toml"}
     assert len(head) == 2
     assert settings == [30 * 86_400, 10_000, 256 * 1_048_576]
     version, executable, modules = process
@@ -320,3 +321,12 @@ def test_no_memory_image_is_taken_that_would_rotate_the_key_beyond_what_can_be_r
         asyncio.run(discloser.begin(out, True, None))
     assert list(out.iterdir()) == []
     assert not (home.path / disclosure.ROTATE_DUE_NAME).exists()
+
+
+def test_the_orderers_own_times_lie_beside_the_disclosure(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    before = int(time.time())
+    take_wholesale(home.path, tmp_path / "out")
+    times = tomllib.loads((tmp_path / "out/order.toml").read_text())
+    assert sorted(times) == ["received_at", "requested_at"]
+    assert before <= times["requested_at"] <= times["received_at"] <= int(time.time()) + 1

@@ -125,3 +125,28 @@ def test_the_file_is_the_owners_and_is_appended_to(tmp_path: Path) -> None:
         log.close()
     assert path.stat().st_mode & 0o777 == 0o600
     assert len(lines(path)) == 2
+
+
+def test_times_never_fall_across_a_restart_either(tmp_path: Path) -> None:
+    path = tmp_path / "relay.log"
+    for clock_ms in (NOW_MS, NOW_MS - 9_000_000):
+        log = RelayLog(path, lambda at=clock_ms: at)  # type: ignore[misc]
+        log.ready()
+        log.stopped()
+        log.close()
+    assert {line[:20] for line in lines(path)} == {"2015-11-30T00:00:00Z"}
+    path.write_bytes(b"no time in it\n")
+    log = RelayLog(path, lambda: NOW_MS)
+    log.ready()
+    log.close()
+    assert lines(path)[-1] == "2015-11-30T00:00:00Z ready\n"
+
+
+def test_counts_beyond_their_bound_are_written_as_it(tmp_path: Path) -> None:
+    log = RelayLog(tmp_path / "relay.log", lambda: NOW_MS)
+    log.refused(4, 10**12)
+    log.linked(10**12)
+    log.checkpointed(10**12)
+    log.close()
+    written = [line.split(" ", 1)[1] for line in lines(tmp_path / "relay.log")]
+    assert written == ["refused code=4 count=1000000\n", "linked links=65535\n", "checkpointed pages=4194304\n"]

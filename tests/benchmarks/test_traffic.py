@@ -104,7 +104,7 @@ def test_failure_of_a_load_process_fails_the_run(failed: str, kind: type[Excepti
     process = SimpleNamespace(stdin=io.StringIO(), stdout=iter(lines))
     seen: list[int] = []
     with pytest.raises(kind, match=failed.partition(": ")[2]):
-        Loads([process], seen.append).phase("submit", "submitted")
+        Loads([cast("Any", process)], seen.append).phase("submit", "submitted")
     assert seen == [512]
     assert process.stdin.getvalue() == "submit\n"
 
@@ -112,4 +112,4 @@ def test_failure_of_a_load_process_fails_the_run(failed: str, kind: type[Excepti
 def test_load_process_that_ends_without_a_word_fails_the_run() -> None:
     process = SimpleNamespace(stdin=io.StringIO(), stdout=iter([]))
     with pytest.raises(LoadFailed, match="too early"):
-        Loads([process], nothing).phase("drain", "drained")
+        Loads([cast("Any", process)], nothing).phase("drain", "drained")

@@ -27,7 +27,7 @@ COMMANDS = {
     "audit": "audit --rounds 3",
     "ratchet": "ratchet --rounds 9",
     "fairness": "fairness --rounds 3",
-    "soak": "soak --minutes 4 --rate 4000",
+    "soak": "soak --minutes 3 --rate 2000",
 }
 
 

@@ -68,8 +68,8 @@ def program(name: str) -> str | None:
 
 
 def _version_of(path: str) -> str:
-    # `mosquitto -h` ends with status 3; the others know --version.
-    argument = "-h" if path.endswith("mosquitto") else "--version"
+    # `mosquitto -h` ends with status 3; most others know --version.
+    argument = {"mosquitto": "-h", "prosodyctl": "about"}.get(Path(path).name, "--version")
     try:
         told = subprocess.run([path, argument], capture_output=True, text=True, check=False, timeout=20).stdout
     except (OSError, subprocess.TimeoutExpired):

@@ -20,6 +20,7 @@ from benchmarks.peers.jetstream import JetStream
 from benchmarks.peers.mosquitto import Mosquitto
 from benchmarks.peers.ours import Blindpost
 from benchmarks.peers.postgresql import PostgreSql
+from benchmarks.peers.prosody import Prosody
 from benchmarks.peers.rabbitmq import RabbitMq
 from benchmarks.peers.work import Outcome, Peer, Work
 from benchmarks.progress import progress
@@ -28,10 +29,9 @@ from benchmarks.running import command_line, finish, guarded, parser_of
 
 __all__ = ["main"]
 
-_PROGRAMS = ("mosquitto", "nats-server", "postgres", "rabbitmqctl")
+_PROGRAMS = ("mosquitto", "nats-server", "postgres", "rabbitmqctl", "prosodyctl")
 _PACKAGES = ("msgspec", "PyNaCl", "uvloop", "nats-py", "psycopg")
 _NOT_BUILT = (
-    ("Prosody", "its load is not built yet"),
     ("Synapse (to-device)", "its load is not built yet"),
     ("NATS JetStream R3", "three nodes are not built yet"),
 )
@@ -48,7 +48,9 @@ def peers() -> dict[str, Peer]:
         "rabbitmq-quorum": RabbitMq("quorum"),
         "rabbitmq-classic": RabbitMq("classic"),
         "jetstream-sync": JetStream(sync_always=True),
+        "prosody-sqlite": Prosody(sqlite=True),
         "jetstream": JetStream(sync_always=False),
+        "prosody": Prosody(sqlite=False),
         "mosquitto": Mosquitto(),
     }
 

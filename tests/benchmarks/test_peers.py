@@ -34,7 +34,7 @@ def test_small_work_is_done_and_written_down(peer: str, tmp_path: Path) -> None:
     assert case.dimensions["synced"]
 
 
-@pytest.mark.parametrize("peer", ["postgresql", "postgresql-kept", "rabbitmq-quorum", "rabbitmq-classic"])
+@pytest.mark.parametrize("peer", ["postgresql", "postgresql-kept", "rabbitmq-quorum", "rabbitmq-classic", "prosody"])
 @pytest.mark.slow
 def test_peers_that_are_large_do_the_work_or_say_why_not(peer: str, tmp_path: Path) -> None:
     assert command.main([*SMALL, "--only", peer, "--out", str(tmp_path)]) == 0

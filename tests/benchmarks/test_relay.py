@@ -80,3 +80,13 @@ def test_failed_run_ends_with_status_1_and_writes_nothing(
     assert out == ""
     assert errors == "FAILED: LostOrDoubled: 1 of 2 envelopes arrived\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_amqtt_and_the_mqtt_listener_of_nats_carry_the_load_too(tmp_path: Path) -> None:
+    argv = [*SMALL, "--transports", "amqtt,nats-mqtt", "--rates", "none", "--out", str(tmp_path)]
+    assert benchmark.main(argv) == 0
+    cases = Report.read(tmp_path / "relay.json").cases[1:]
+    assert [case.dimensions["transport"] for case in cases] == ["amqtt", "nats-mqtt"]
+    assert all(case.metrics["receipted"].median > 0 for case in cases)
+    # amqtt runs inside the relay: its CPU cannot be told apart.
+    assert ["broker CPU" in case.metrics for case in cases] == [False, True]

@@ -90,7 +90,8 @@ class Commands:
     def handle(self, staged: Staged, link: Link, command: DeviceCommand, now_ms: int) -> int:
         """Stage or answer one command; return ANSWERED, WAITING or DEFERRED."""
         self._now_ms = now_ms
-        self.entitle_anew(link)
+        if link.generation != self._directory.generation:
+            self.entitle(link)
         try:
             return self._handlers[type(command)](staged, link, command)
         except Refused as refused:
@@ -257,9 +258,10 @@ class Commands:
         for held, _token in found:
             if held.state == STAGED:
                 return DEFERRED
+        leave = self._mailboxes.stage_leaving
         for held, token in found:
             if held.state == LIVE:
-                self._mailboxes.stage_leaving(staged, held, reason, token)
+                leave(staged, held, reason, token)
                 staged.batch.acks += 1
                 waits = True
             elif held.state == LEAVING:

@@ -24,9 +24,11 @@ from relay.core.outbox import Outbox
 from wire.commands import DeviceCommand, Directory, encode_commands
 from wire.errors import BlindpostError, FormatError
 from wire.identity import device_tag as tag_of
+from wire.limits import FRAME_BYTES_MAX
 from wire.link import (
     FRAME,
     HELLO,
+    LINK_ID_BYTES,
     PROVE,
     FrameOpener,
     FrameSealer,
@@ -44,6 +46,8 @@ __all__ = ["Link", "Links", "TokenBucket"]
 
 # A proof is a key, a signature and 5 bytes of MessagePack; around them kind, link id, tag and array header.
 _PROOF_BYTES: Final = 101
+_FRAME_BYTE: Final = bytes((FRAME,))
+_FRAME_ID_END: Final = 1 + LINK_ID_BYTES
 
 
 class TokenBucket:
@@ -202,9 +206,16 @@ class Links:
         Raises:
             BlindpostError: the packet is to be dropped.
         """
+        if packet[:1] == _FRAME_BYTE and len(packet) <= FRAME_BYTES_MAX:
+            # Nearly all packets, so that they are not asked the rest first.
+            link_id = packet[1:_FRAME_ID_END]
+            link = self._links.get(link_id)
+            if link is not None and link.tag == tag and (plain := link.opener.open(packet)) is not None:
+                self._links.move_to_end(link_id)
+                return link, plain
         kind = packet_kind(packet)
         if kind == FRAME:
-            return self._frame(tag, packet, now_ms)
+            raise self._dropped(tag, packet, now_ms)
         if kind == HELLO:
             self._hello(tag, packet, now_ms)
         elif kind == PROVE:
@@ -213,20 +224,17 @@ class Links:
             raise FormatError("packet kind", f"{kind} is not for a relay")
         return None
 
-    def _frame(self, tag: bytes, packet: bytes, now_ms: int) -> tuple[Link, bytes]:
+    def _dropped(self, tag: bytes, packet: bytes, now_ms: int) -> FormatError:
+        """Return why a frame is dropped, and tell the device if its link is not known here."""
         link_id = link_id_of(packet)
         link = self._links.get(link_id)
         if link is None:
             if link_id not in self._pending and self._may_hint(tag, now_ms):
                 self._packets.append((tag, unknown_link(link_id)))
-            raise FormatError("link id", "is unknown")
+            return FormatError("link id", "is unknown")
         if link.tag != tag:
-            raise FormatError("link id", "is not of this topic")
-        plain = link.opener.open(packet)
-        if plain is None:
-            raise FormatError("frame", "is replayed, forged or cut short")
-        self._links.move_to_end(link_id)
-        return link, plain
+            return FormatError("link id", "is not of this topic")
+        return FormatError("frame", "is replayed, forged or cut short")
 
     def _topic(self, tag: bytes, now_ms: int) -> _Topic:
         topic = self._topics.get(tag)

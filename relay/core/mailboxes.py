@@ -133,7 +133,7 @@ class Mailboxes:
             self.by_id[row.mailbox] = Mailbox(
                 row.seq, row.mailbox, row.device_key, row.account, row.newest, bool(row.closed)
             )
-        # Rows of one commit, and of one hour, share their numbers: a million of each is 60 MB.
+        # Rows of one commit, hour, place and size share these numbers: a million of each is 30 MB.
         shared: dict[int, int] = {}
         # Delivery goes through `entries` in their order, so that they must be in that of their numbers.
         rows, snapshot.envelopes = snapshot.envelopes, []
@@ -148,8 +148,8 @@ class Mailboxes:
                 envelope.envelope_id,
                 shared.setdefault(envelope.expiry, envelope.expiry),
                 shared.setdefault(envelope.commit_index, envelope.commit_index),
-                envelope.leaf,
-                envelope.body_bytes,
+                shared.setdefault(envelope.leaf, envelope.leaf),
+                shared.setdefault(envelope.body_bytes, envelope.body_bytes),
                 LIVE,
             )
             mailbox.entries[held.id] = held

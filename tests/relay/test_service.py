@@ -19,6 +19,7 @@ from relay.log import RelayLog
 from relay.service import RelayFailed, RelayService, RelayStopping, head_of
 from relay.store.memory import MemoryStore
 from relay.store.protocol import StoreError
+from relay.transport import Packet
 from relay.transport.loopback import Faults, Network, Transport
 from tests.relay.running import ADMIN, TENANT, WAIT_S, RelayProcess, device_of, enrolled, hub_of, make_home, until
 from wire.errors import FormatError, RefusalCode
@@ -143,6 +144,33 @@ async def test_commits_group_by_themselves_while_one_is_under_way(tmp_path: Path
         await asyncio.gather(*(ana.submit(bob, [ana.mail_to(bob)]) for _ in range(50)))
         assert relay.store.commits_made - before < 10
         assert relay.store.largest > 10
+        await ana.stop()
+        await bob.stop()
+
+
+async def test_attack_broker_that_takes_nothing_does_not_fill_the_memory_and_loses_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, config=CoreConfig(outgoing_bytes_max=100_000)) as relay:
+        ana, bob = await relay.device("ana"), await relay.device("bob")
+        transport = relay.service.transport
+        send, gate, stuck = transport.send, asyncio.Event(), asyncio.Event()
+
+        async def held_up(packets: Sequence[Packet]) -> None:
+            stuck.set()
+            await gate.wait()
+            await send(packets)
+
+        relay.service.transport.send = held_up  # type: ignore[method-assign]
+        submits = [asyncio.create_task(ana.submit(bob, [ana.mail_to(bob)])) for _ in range(1_000)]
+        await asyncio.wait_for(stuck.wait(), WAIT_S)
+        await until(relay.service.core.has_backlog, "the backlog")
+        await asyncio.sleep(0.1)
+        assert relay.service.core._links.outgoing_bytes < 400_000
+        assert len(transport._inbox) > 100, "nothing more is received"  # type: ignore[attr-defined]
+        gate.set()
+        async with asyncio.timeout(60):
+            await asyncio.gather(*submits)
+        assert ana.check_receipts() == 1_000
+        await until(lambda: len(bob.numbers) == 1_000, "the deliveries", 60)
         await ana.stop()
         await bob.stop()
 

@@ -259,7 +259,10 @@ class Engine:
             case DoneEvent(ref):
                 self._on_done(event, ref, now_s)
             case DirectoryEvent():
-                if not self.outbox.on_directory(event):
+                if self.inbox.on_directory(event, now_s):
+                    if self.inbox.untaken:
+                        self.arrived.set()
+                elif not self.outbox.on_directory(event):
                     self._answer(event.ref, event)
             case RefusedEvent():
                 self._on_refused(event, now_s)
@@ -295,7 +298,7 @@ class Engine:
             self.submits.on_refused(event)
             or self.outbox.on_lookup_refused(event)
             or self.enrolment.on_refused(event, now_s)
-            or self.inbox.on_refused(event)
+            or self.inbox.on_refused(event, now_s)
         ):
             return
         what, future = self._asked.pop(event.ref, ("", None))

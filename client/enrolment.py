@@ -4,21 +4,23 @@
     further device   request (public keys, signed by the device) ──▶ approve on the first device: the next list
                      ◀── approval (that list): pins the account; no private key travels
 
-Everything that is published is a sealed row until the relay has answered `done`, so that a crash publishes the same
-thing again. Rotation, replenishment and their durability order: private halves first, then the upload.
+What is published is a sealed row until the relay has answered `done`, so that a crash publishes it again; the private
+halves of prekeys are durable before the upload leaves. One-time prekeys are offered to the relay on one link only: what
+it did not answer there it may have stored, handed out and, after a crash of its own, forgotten to have handed out. So
+on the next link an unanswered upload goes with fresh ones, and one-time prekeys that were to be added are dropped; the
+relay says how many are left. Private halves stay, as somebody may hold the public ones.
 """
 
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from typing import Annotated, Final
+from typing import Final
 
-from msgspec import Meta
 from msgspec.structs import replace
 
 from client.errors import ClientError, NotEnrolled, Refused
 from client.link import Link, RefusedEvent, UpEvent
-from client.prekey_rows import ADD, PUBLISH, put_upload
+from client.prekey_rows import PUBLISH, put_upload
 from client.state import State
 from client.store import Kind
 from keys.identity import DeviceKeys
@@ -28,7 +30,7 @@ from wire.errors import FormatError, RefusalCode
 from wire.hashing import KeyRole, hash32, typed
 from wire.identity import DeviceEntry, SignedList, Token
 from wire.limits import DEVICES_PER_ACCOUNT_MAX, ONE_TIME_PREKEYS_LOW, ONE_TIME_PREKEYS_PER_UPLOAD_MAX
-from wire.prekeys import OneTimePrekey, Prekeys
+from wire.prekeys import Prekeys
 from wire.signing import verify
 
 __all__ = [
@@ -47,6 +49,7 @@ _LABEL: Final = "device-request"
 _RETRY_S: Final = 5.0
 
 _LIST: Final = b"list"
+_ADD: Final = b"add"
 
 
 class _Request(Record, frozen=True):
@@ -55,8 +58,6 @@ class _Request(Record, frozen=True):
     mailbox: Id
     signature: Signature
 
-
-_OneTime = Annotated[tuple[OneTimePrekey, ...], Meta(min_length=1)]
 
 # Files that people carry
 
@@ -136,6 +137,9 @@ class Enrolment:
 
     def begin(self, event: UpEvent) -> None:
         """A link stands: enrol, or publish what has not been answered."""
+        for ref in self._asked:
+            # The link would repeat them as they are.
+            self._link.settle(ref)
         self._asked.clear()
         mine = next((device for device in event.devices if device.device_key == self._state.keys.public), None)
         if mine is None:
@@ -143,7 +147,16 @@ class Enrolment:
         self._told_left(mine.prekeys_left)
         if mine.enrolled:
             self._enrolled()
+            self._refresh_upload()
         self._publish()
+
+    def _refresh_upload(self) -> None:
+        """Of an upload that was not answered on an older link the relay may have stored and handed out anything."""
+        ring = self._state.ring
+        if ring is not None and self._state.store.get(Kind.PREKEYS, PUBLISH) is not None:
+            upload = ring.publish_again()
+            with self._state.store.step() as step:
+                put_upload(step, ring, upload)
 
     def _told_left(self, left: int) -> None:
         self._left = left
@@ -171,10 +184,6 @@ class Enrolment:
         if value is not None:
             upload = decode(Prekeys, value, "prekeys")
             self._ask(PUBLISH, lambda ref: PublishPrekeys(ref, upload))
-        value = state.store.get(Kind.PREKEYS, ADD)
-        if value is not None:
-            one_time: tuple[OneTimePrekey, ...] = decode(_OneTime, value, "prekeys")
-            self._ask(ADD, lambda ref: AddPrekeys(ref, one_time))
 
     def _ask_enrol(self, token: Token) -> None:
         state = self._state
@@ -196,24 +205,13 @@ class Enrolment:
             upload = ring.rotate(state.now_s)
             with state.store.step() as step:
                 put_upload(step, ring, upload)
-                step.delete(Kind.PREKEYS, ADD)
             return
-        if state.store.get(Kind.PREKEYS, ADD) is None and self._left < ONE_TIME_PREKEYS_LOW:
+        if _ADD not in self._asked.values() and self._left < ONE_TIME_PREKEYS_LOW:
             one_time = ring.replenish(max(0, self._left))
             self._left += len(one_time)
             with state.store.step() as step:
                 state.put_ring(step)
-                step.put(Kind.PREKEYS, ADD, encode(one_time))
-
-    def rotate_now(self) -> None:
-        """New prekeys at once: the old ones may be known to a copy of this home."""
-        state, ring = self._state, self._state.ring
-        if ring is None:
-            return
-        upload = ring.rotate(state.now_s)
-        with state.store.step() as step:
-            put_upload(step, ring, upload)
-            step.delete(Kind.PREKEYS, ADD)
+            self._ask(_ADD, lambda ref: AddPrekeys(ref, one_time))
 
     # The account's list
 
@@ -260,8 +258,8 @@ class Enrolment:
                 self._state.put_device(step, replace(self._state.device, enrolled=True, token=()))
             elif what == _LIST:
                 step.delete(Kind.META, _LIST)
-            else:
-                step.delete(Kind.PREKEYS, what)
+            elif what == PUBLISH:
+                step.delete(Kind.PREKEYS, PUBLISH)
                 if not self._state.device.enrolled:
                     self._state.put_device(step, replace(self._state.device, enrolled=True))
         self._publish()
@@ -280,9 +278,7 @@ class Enrolment:
         self.failure = error if what == b"enrol" else None
         with self._state.store.step() as step:
             self._state.put_notice(step, error)
-            if what == ADD:
-                step.delete(Kind.PREKEYS, ADD)
-            elif what == _LIST:
+            if what == _LIST:
                 step.delete(Kind.META, _LIST)
         return True
 

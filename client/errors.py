@@ -18,6 +18,7 @@ __all__ = [
     "BodyChanged",
     "ClientError",
     "Expired",
+    "FirstContactRefused",
     "Forked",
     "GatewayBusy",
     "HomeInUse",
@@ -102,6 +103,21 @@ class AccountKeyChanged(Alarm):
         super().__init__(
             f"{account}: the account key changed from {pinned.hex()[:16]} to {offered.hex()[:16]}; "
             "compare safety numbers before you trust the new one"
+        )
+
+
+class FirstContactRefused(Alarm):
+    """A first message of an account that this device does not know, which the relay's directory does not confirm.
+
+    Args:
+        account: the address that it was written under.
+    """
+
+    def __init__(self, account: str) -> None:
+        self.account = account
+        super().__init__(
+            f"{account}: somebody wrote under this address with an account key that the relay's directory does not "
+            "show for it; the message was not accepted"
         )
 
 

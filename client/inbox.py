@@ -4,7 +4,7 @@
              ├─▶ a chunk of a manifest that is known ──▶ client/downloads.py
              ├─▶ opens in a session ──▶ by kind: kept, D and R noted, manifest, own copy     one step with the ratchet's
              └─▶ does not open (yet): client/unresolved.py, tried again when sessions or           move and 'seen'
-                 manifests come
+                 manifests come, or the relay's answer about an account that is not known
 
 How far delivery has come is client/subscription.py's, the rows of messages are client/kept.py's. Rules:
 
@@ -13,6 +13,8 @@ How far delivery has come is client/subscription.py's, the rows of messages are 
 * a message is kept once, by sender account and message id, whatever envelopes carry it;
 * what cannot be opened is never acked, because an ack needs the token inside it; delivery moves past it, and it stays
   at the relay until its expiry;
+* the first message of an account that is not pinned is accepted only when the relay's directory shows the same account
+  key for it; until then nothing moves, and what the directory does not confirm is left to its expiry;
 * nothing that a peer writes is believed beyond its own account: own copies come from own devices only, D and R count
   for messages that were sent to that account.
 """
@@ -26,19 +28,22 @@ from client.chat import notice_ids, notice_payloads
 from client.content import NO_REPLY, Content, decode_content, unwrap_own_copy
 from client.content import Kind as ContentKind
 from client.downloads import Downloads
-from client.errors import Alarm, BodyChanged
+from client.errors import Alarm, BodyChanged, FirstContactRefused
+from client.first_contacts import FirstContacts
 from client.kept import SHOWN_KINDS, Untaken, is_kept, kept_name, put_kept, read_untaken
-from client.link import DeliveryEvent, Link, RefusedEvent
+from client.link import DeliveryEvent, DirectoryEvent, Link, RefusedEvent
 from client.outbox import Outbox, expiry_of
+from client.pins import PinnedAccount
 from client.records import BodyPin, Sent
-from client.sessions import Unopened
+from client.sessions import ContactUnknown, Unopened
 from client.state import State
 from client.store import Kind, Step
 from client.subscription import Subscription
 from client.unresolved import UnresolvedMail
 from wire.codec import decode, encode
 from wire.commands import Delivered
-from wire.errors import BlindpostError, FormatError
+from wire.errors import BlindpostError, FormatError, RefusalCode
+from wire.identity import SignedList
 from wire.limits import CLOCK_SKEW_S, ID_BYTES
 
 __all__ = ["Inbox"]
@@ -61,6 +66,7 @@ class Inbox:
         self._unresolved = UnresolvedMail(state)
         self._acks = Acks(state, link)
         self.subscription = Subscription(state, link, self._unresolved)
+        self.contacts = FirstContacts(link, self._unresolved.contacts())
         self._confirm: dict[str, list[bytes]] = {}
 
     # Delivery
@@ -78,9 +84,25 @@ class Inbox:
         """An ack was answered: its row goes away with the next step."""
         self._acks.on_done(ref)
 
-    def on_refused(self, event: RefusedEvent) -> bool:
-        """The subscription was refused: the account's list names this device no more. False if it was none of these."""
-        return self.subscription.on_refused(event)
+    def on_refused(self, event: RefusedEvent, now_s: float) -> bool:
+        """A subscription was refused, or a look-up of an account that wrote first; False if it was none of these.
+
+        Of a subscription it says that the account's list names this device no more.
+        """
+        account = self.contacts.answered(event.ref)
+        if account is None:
+            return self.subscription.on_refused(event)
+        if event.code is RefusalCode.UNKNOWN_ACCOUNT:
+            self._decide(account, None, now_s)
+        return True
+
+    def on_directory(self, event: DirectoryEvent, now_s: float) -> bool:
+        """The answer about an account that wrote for the first time; False if that was not asked here."""
+        account = self.contacts.answered(event.ref)
+        if account is None:
+            return False
+        self._decide(account, event.signed_list, now_s)
+        return True
 
     def on_delivery(self, event: DeliveryEvent, now_s: float) -> bool:
         """Take envelopes of the mailbox; whether there is anything new for the person.
@@ -94,11 +116,13 @@ class Inbox:
         acks: dict[bytes, bytes] = {}
         with self._state.store.step() as step:
             self._acks.forget_done(step)
+            self._resolve_pinned(step, acks)
             for delivered in event.envelopes:
                 self._deliver(step, delivered, acks)
             self._resolve(step, acks)
             self._send_confirmations(step)
         self._acks.send(acks)
+        self.contacts.ask_due(now_s)
         self.subscription.move_on(now_s)
         return len(self.untaken) > before
 
@@ -112,11 +136,19 @@ class Inbox:
             return
         if envelope_id in self._unresolved:
             return
-        if not self._open(step, delivered.envelope_id, delivered.expiry, delivered.body, acks):
-            self._unresolved.put(step, delivered)
+        try:
+            if not self._open(step, delivered.envelope_id, delivered.expiry, delivered.body, acks):
+                self._unresolved.put(step, delivered)
+        except ContactUnknown as unknown:
+            self._unresolved.put(step, delivered, unknown.account, unknown.account_key)
+            self.contacts.want(unknown.account)
 
     def _open(self, step: Step, envelope_id: bytes, expiry: int, body: bytes, acks: dict[bytes, bytes]) -> bool:
-        """Open and keep; False if it stays unresolved."""
+        """Open and keep; False if it stays unresolved.
+
+        Raises:
+            ContactUnknown: a first message of an account that is not pinned; nothing has moved.
+        """
         pin = self._state.store.get(Kind.BODY_PIN, envelope_id)
         if pin is not None and decode(BodyPin, pin, "body pin").body_hash != sha256(body).digest():
             self._state.put_notice(step, BodyChanged(envelope_id))
@@ -132,7 +164,9 @@ class Inbox:
         except Unopened:
             return False
         except Alarm as alarm:
-            self._state.put_notice(step, alarm)
+            # Anybody can send a false list of a known account: the pinned key stays in force, and it is told once.
+            account = getattr(alarm, "account", "")
+            self._state.put_notice_once(step, alarm, (account,) if account else ())
             return False
         try:
             content = decode_content(opened.content)
@@ -293,9 +327,17 @@ class Inbox:
         for envelope_id, waiting in self._unresolved.kept_here(everything=everything):
             if not everything and not self._state.sessions.knows(waiting.head):
                 continue
-            row = self._unresolved.row_of(step, envelope_id)
-            if row is not None:
-                self._open(step, envelope_id, row.expiry, row.body, acks)
+            self._try_again(step, envelope_id, acks)
+
+    def _try_again(self, step: Step, envelope_id: bytes, acks: dict[bytes, bytes]) -> None:
+        row = self._unresolved.row_of(step, envelope_id)
+        if row is None:
+            return
+        try:
+            self._open(step, envelope_id, row.expiry, row.body, acks)
+        except ContactUnknown as unknown:
+            self._unresolved.wait_for(step, envelope_id, unknown.account, unknown.account_key)
+            self.contacts.want(unknown.account)
 
     def resolve_all(self) -> None:
         """Try all unresolved mail again: the person trusts a new account key now."""
@@ -305,16 +347,65 @@ class Inbox:
             self._send_confirmations(step)
         self._acks.send(acks)
 
+    # First contact
+
+    def _decide(self, account: str, signed: SignedList | None, now_s: float) -> None:
+        """What the relay says of an account decides about its first messages; `signed` is None where it has none."""
+        acks: dict[bytes, bytes] = {}
+        with self._state.store.step() as step:
+            waiting = self._unresolved.of_contact(account)
+            if self._state.pins.get(account) is None:
+                listed = self._listed(account, signed)
+                key = b"" if listed is None else listed.pin.account_key
+                for envelope_id, first in waiting:
+                    if first.contact_key != key:
+                        self._unresolved.refuse(step, envelope_id)
+                        self._state.put_notice_once(step, FirstContactRefused(account), (account,))
+                if listed is not None and any(first.contact_key == key for _envelope_id, first in waiting):
+                    self._state.pins.adopt(step, listed, self._state.now_s)
+            self._resolve_pinned(step, acks)
+            self._resolve(step, acks)
+            self._send_confirmations(step)
+        self._acks.send(acks)
+        self.contacts.ask_due(now_s)
+        self.subscription.move_on(now_s)
+
+    def _listed(self, account: str, signed: SignedList | None) -> PinnedAccount | None:
+        """What the relay's directory says of an account that is not pinned; None also where it is no list of it."""
+        try:
+            return None if signed is None else self._state.pins.check(signed, account)
+        except BlindpostError:
+            return None
+
+    def _resolve_pinned(self, step: Step, acks: dict[bytes, bytes]) -> None:
+        """Open the first messages that waited for accounts which are pinned by now, in their order."""
+        for account in self._unresolved.contacts():
+            if self._state.pins.get(account) is None:
+                continue
+            refetch = 0
+            for envelope_id, first in self._unresolved.of_contact(account):
+                if first.kept and not refetch:
+                    self._unresolved.wait_for(step, envelope_id, "", b"")
+                    self._try_again(step, envelope_id, acks)
+                else:
+                    # Its body was left to the relay: it is fetched again, and what comes after it too, in its order.
+                    refetch = refetch or first.number
+                    self._unresolved.forget(step, envelope_id)
+            if refetch:
+                self.subscription.fetch_again(step, refetch)
+
     # Time
 
     def tick(self, now_s: float) -> None:
         """Do what is due by time: move past a stuck window, take sessions for lost."""
+        self.contacts.ask_due(now_s)
         self.subscription.tick(now_s)
         self._unresolved.tick()
 
     def next_deadline_s(self) -> float | None:
         """When `tick` has something to do, in monotonic seconds."""
-        return self.subscription.next_deadline_s()
+        deadlines = (self.subscription.next_deadline_s(), self.contacts.next_deadline_s())
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def sweep(self, step: Step) -> None:
         """Forget what is over: seen marks, unresolved mail, incomplete messages."""

@@ -12,13 +12,11 @@ from keys.prekeys import PrekeyRing
 from wire.codec import encode
 from wire.prekeys import Prekeys
 
-__all__ = ["ADD", "PUBLISH", "put_ring", "put_upload", "read_ring"]
+__all__ = ["PUBLISH", "put_ring", "put_upload", "read_ring"]
 
 _RING: Final = b"ring"
 PUBLISH: Final = b"publish"
 """Names the `PREKEYS` row of an upload that the relay has not confirmed."""
-ADD: Final = b"add"
-"""Names the `PREKEYS` row of further one-time prekeys that the relay has not confirmed."""
 
 
 def read_ring(store: Store, keys: DeviceKeys, random: Random) -> PrekeyRing | None:

@@ -47,9 +47,10 @@ async def _arrival(running: Running, kinds: Collection[ContentKind]) -> None:
 
 def mark_taken(running: Running, messages: Iterable[Message]) -> None:
     """These are safe with the program; `receive` returns them no more."""
+    taken = tuple(messages)
     with running.store.step() as step:
-        kept.mark_taken(step, running.store, messages)
-    for message in messages:
+        kept.mark_taken(step, running.store, taken)
+    for message in taken:
         running.engine.inbox.untaken.pop(kept_name(message.account, message.message_id), None)
 
 

@@ -180,12 +180,18 @@ class KeptRow(Record, frozen=True):
 
 
 class Unresolved(Record, frozen=True):
-    """`UNRESOLVED`, named by the envelope id: mail that no session opens (yet); the body is kept within a bound."""
+    """`UNRESOLVED`, named by the envelope id: mail that no session opens (yet); the body is kept within a bound.
+
+    Of a first message that waits for the relay's directory, `contact` is the sender's account and `contact_key` the
+    account key that came with it; of other mail both are empty.
+    """
 
     number: U64
     expiry: U64
     slot: Id
     body: bytes
+    contact: str
+    contact_key: bytes
 
 
 class Partial(Record, frozen=True):

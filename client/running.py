@@ -155,8 +155,8 @@ class Running:
         clock = asyncio.get_running_loop().time
         while True:
             await self.until(self.is_enrolled, "enrol", None)
-            subscription = self.engine.inbox.subscription
+            inbox, subscription = self.engine.inbox, self.engine.inbox.subscription
             left_s = subscription.arrived_s + quiet_s - clock()
-            if subscription.is_answered and left_s <= 0:
+            if subscription.is_answered and not inbox.contacts.is_asking and left_s <= 0:
                 return
             await asyncio.sleep(max(left_s, quiet_s / 4))

@@ -8,7 +8,7 @@ session is a row of its own, named by peer and EK; the order of a peer's session
   session began with, and by nobody else who names the device;
 * whatever moves a session writes its row in the same step; a step that fails makes the caller load everything again;
 * a first message is accepted only from a device that its account's newest known list names, under the account key that
-  is pinned (or pinned now, at first contact);
+  is pinned; it pins no account itself, as anybody can seal a list of anybody's account (client/first_contacts.py);
 * after mail that no session opened, and after a home was restored from a copy, sessions are *stale*: what arrives is
   still opened, but the next message to that device starts a new session.
 """
@@ -35,7 +35,7 @@ from wire.identity import Account, DeviceEntry, SignedList
 from wire.limits import CHUNK_BYTES_MIN, CHUNK_BYTES_STEP, HINT_SEARCH_MAX, KEY_BYTES
 from wire.prekeys import Bundle
 
-__all__ = ["Opened", "Sessions", "Unopened", "has_chunk_length"]
+__all__ = ["ContactUnknown", "Opened", "Sessions", "Unopened", "has_chunk_length"]
 
 _Ref = tuple[bytes, bytes]
 _CHUNK_OVERHEAD_BYTES = 88
@@ -74,6 +74,20 @@ class Unopened(Exception):
     def __init__(self, why: BlindpostError | None) -> None:
         self.why = why
         super().__init__(str(why) if why else "no session for this hint")
+
+
+class ContactUnknown(Exception):
+    """A first message of an account that is not pinned; nothing has moved.
+
+    Args:
+        account: what its sealed list is of; nobody has confirmed it.
+        account_key: the key that signed that list.
+    """
+
+    def __init__(self, account: str, account_key: bytes) -> None:
+        self.account = account
+        self.account_key = account_key
+        super().__init__(f"{account} is not known here")
 
 
 def _peer_name(account: str, device_key: bytes) -> bytes:
@@ -175,6 +189,7 @@ class Sessions:
 
         Raises:
             Unopened: no session opens it; nothing has moved.
+            ContactUnknown: it would begin a session with an account that is not pinned; nothing has moved.
             Alarm: it would begin a session, but its sender's list is not to be believed; nothing has moved.
         """
         ref = self._index.find(body)
@@ -239,7 +254,9 @@ class Sessions:
         """Called by keys/ before anything moves."""
         self._fresh_pin(inbound)
         known = self._pins.get(inbound.sender_list.account)
-        if known is None or known.devices.version < inbound.sender_list.version:
+        if known is None:
+            raise ContactUnknown(inbound.sender_list.account, inbound.sender_list.account_key)
+        if known.devices.version < inbound.sender_list.version:
             return
         if known.devices.entry_of(inbound.sender_device) is None:
             raise SenderRefused("the device is not on its account's newest list")

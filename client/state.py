@@ -164,3 +164,7 @@ class State:
     ) -> None:
         """Keep an error that nobody may be waiting for."""
         self.notices.put(step, error, message_id, accounts, self.now_s)
+
+    def put_notice_once(self, step: Step, error: BlindpostError, accounts: tuple[str, ...]) -> None:
+        """Keep an error that a stranger can bring about at will: once until the person has been told."""
+        self.notices.put_once(step, error, accounts, self.now_s)

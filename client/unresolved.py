@@ -6,11 +6,17 @@ the slot is kept, and the body is left to the relay. Opening is client/inbox.py'
 Reordered mail resolves by itself soon. What no session opened for a while makes sessions stale, so that the next
 messages start new ones: who sent it is not known, as the body names no sender. At most once an hour, so that junk costs
 little.
+
+A first message of an account that is not known waits for the relay's directory (client/first_contacts.py). One that it
+does not confirm is refused: its body goes away, and it is not tried again.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
+
+from client.content import NO_REPLY
 from client.records import Unresolved
 from client.sessions import has_chunk_length
 from client.state import State
@@ -40,6 +46,8 @@ class Waiting:
         kept: whether the body is here.
         since_s: since when it waits, Unix seconds.
         chunk: whether it may be a chunk, which blames no session.
+        contact: the account whose directory entry it waits for, or empty; such mail blames no session either.
+        contact_key: the account key that came with it, or empty.
     """
 
     number: int
@@ -49,6 +57,8 @@ class Waiting:
     kept: bool
     since_s: int
     chunk: bool
+    contact: str
+    contact_key: bytes
 
 
 class UnresolvedMail:
@@ -62,39 +72,54 @@ class UnresolvedMail:
         self._state = state
         self._waiting: dict[bytes, Waiting] = {}
         self._by_slot: dict[bytes, bytes] = {}
+        self._by_contact: dict[str, set[bytes]] = {}
         self._bytes = 0
         self._renewed_s = 0
         for envelope_id, value in state.store.items(Kind.UNRESOLVED):
-            row = decode(Unresolved, value, "unresolved")
-            self._remember(envelope_id, row.number, row.expiry, row.slot, row.body)
+            self._remember(envelope_id, decode(Unresolved, value, "unresolved"))
 
     def __contains__(self, envelope_id: bytes) -> bool:
         return envelope_id in self._waiting
 
     # Rows
 
-    def put(self, step: Step, delivered: Delivered) -> None:
-        """Keep an envelope that did not open, within a step."""
+    def put(self, step: Step, delivered: Delivered, contact: str = "", contact_key: bytes = b"") -> None:
+        """Keep an envelope that did not open, within a step; with the account that it waits for, if it does."""
         body = delivered.body
         if self._bytes + len(body) > self._state.settings.unresolved_bytes_max:
             body = b""
         slot = delivered.body[:ID_BYTES]
-        row = Unresolved(delivered.number, delivered.expiry, slot, body)
-        step.put(Kind.UNRESOLVED, delivered.envelope_id, encode(row))
-        self._remember(delivered.envelope_id, delivered.number, delivered.expiry, slot, body)
+        row = Unresolved(delivered.number, delivered.expiry, slot, body, contact, contact_key)
+        self._put_row(step, delivered.envelope_id, row)
 
-    def _remember(self, envelope_id: bytes, number: int, expiry: int, slot: bytes, body: bytes) -> None:
+    def _put_row(self, step: Step, envelope_id: bytes, row: Unresolved) -> None:
+        step.put(Kind.UNRESOLVED, envelope_id, encode(row))
+        self._remember(envelope_id, row)
+
+    def _remember(self, envelope_id: bytes, row: Unresolved) -> None:
         # Of a body that is left to the relay only the slot is known: it may be a chunk, and blames no session.
-        chunk = not body or has_chunk_length(len(body))
-        head = body[:_HEAD_BYTES] or slot
-        self._waiting[envelope_id] = Waiting(number, expiry, head, len(body), bool(body), self._state.now_s, chunk)
-        self._by_slot[slot] = envelope_id
-        self._bytes += len(body)
+        chunk = not row.body or has_chunk_length(len(row.body))
+        head = row.body[:_HEAD_BYTES] or row.slot
+        self._waiting[envelope_id] = Waiting(
+            row.number,
+            row.expiry,
+            head,
+            len(row.body),
+            bool(row.body),
+            self._state.now_s,
+            chunk,
+            row.contact,
+            row.contact_key,
+        )
+        self._by_slot[row.slot] = envelope_id
+        if row.contact:
+            self._by_contact.setdefault(row.contact, set()).add(envelope_id)
+        self._bytes += len(row.body)
 
     def row_of(self, step: Step, envelope_id: bytes) -> Unresolved | None:
         """The row of an envelope, with its body; rows of this step count."""
         key = (Kind.UNRESOLVED, envelope_id)
-        value = step.changes.get(key) or self._state.store.get(*key)
+        value = step.changes[key] if key in step.changes else self._state.store.get(*key)
         return None if value is None else decode(Unresolved, value, "unresolved")
 
     def forget(self, step: Step, envelope_id: bytes) -> None:
@@ -104,6 +129,11 @@ class UnresolvedMail:
             return
         self._by_slot.pop(waiting.head[:ID_BYTES], None)
         self._bytes -= waiting.body_bytes
+        if waiting.contact:
+            same = self._by_contact[waiting.contact]
+            same.discard(envelope_id)
+            if not same:
+                del self._by_contact[waiting.contact]
         step.delete(Kind.UNRESOLVED, envelope_id)
 
     def sweep(self, step: Step) -> None:
@@ -112,6 +142,30 @@ class UnresolvedMail:
         for envelope_id, waiting in list(self._waiting.items()):
             if waiting.expiry < now_s:
                 self.forget(step, envelope_id)
+
+    # First messages that wait for the relay's directory
+
+    def contacts(self) -> list[str]:
+        """The accounts that are waited for."""
+        return list(self._by_contact)
+
+    def of_contact(self, account: str) -> list[tuple[bytes, Waiting]]:
+        """What waits for an account, in the order of the mailbox."""
+        found = [(envelope_id, self._waiting[envelope_id]) for envelope_id in self._by_contact.get(account, ())]
+        return sorted(found, key=lambda pair: pair[1].number)
+
+    def wait_for(self, step: Step, envelope_id: bytes, contact: str, contact_key: bytes) -> None:
+        """An envelope waits for this account from now on, within a step; for none, with an empty account."""
+        row = self.row_of(step, envelope_id)
+        if row is not None:
+            self.forget(step, envelope_id)
+            self._put_row(step, envelope_id, replace(row, contact=contact, contact_key=contact_key))
+
+    def refuse(self, step: Step, envelope_id: bytes) -> None:
+        """Leave an envelope to its expiry, within a step: only its number is kept, so that delivery moves past it."""
+        waiting = self._waiting[envelope_id]
+        self.forget(step, envelope_id)
+        self._put_row(step, envelope_id, Unresolved(waiting.number, waiting.expiry, NO_REPLY, b"", "", b""))
 
     # What to try again
 
@@ -148,7 +202,10 @@ class UnresolvedMail:
         """Take sessions for lost where mail has waited too long for one."""
         now_s = self._state.now_s
         lost = any(
-            not waiting.chunk and now_s - waiting.since_s >= _LOST_AFTER_S and waiting.since_s > self._renewed_s
+            not waiting.chunk
+            and not waiting.contact
+            and now_s - waiting.since_s >= _LOST_AFTER_S
+            and waiting.since_s > self._renewed_s
             for waiting in self._waiting.values()
         )
         if lost and now_s - self._renewed_s >= _RENEW_EVERY_S:

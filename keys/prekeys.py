@@ -173,14 +173,25 @@ class PrekeyRing:
             return ()
         return self._add_one_time(self._generations[-1], ONE_TIME_PREKEYS_PER_UPLOAD_MAX - left_at_relay)
 
+    def publish_again(self, one_time: int = ONE_TIME_PREKEYS_PER_UPLOAD_MAX) -> Prekeys:
+        """The newest generation's upload once more, with fresh one-time prekeys; the private halves of the old stay.
+
+        For an upload that was never answered: the relay may have handed out one-time prekeys of it already, and must
+        not be given them a second time. Make the ring durable before the upload leaves.
+        """
+        return self._upload(self._generations[-1], one_time)
+
     def _new_generation(self, now_s: int, one_time: int) -> Prekeys:
         prekey_id = draw(self._entropy, ID_BYTES)
         generation = _Living(prekey_id, now_s, draw(self._entropy, KEY_BYTES), draw(self._entropy, KEM_SEED_BYTES))
-        kem_key = kem_public(generation.kem_seed)
         self._generations.append(generation)
         self._by_id[prekey_id] = generation
         if len(self._generations) > GENERATIONS_MAX:
             self._erase_oldest()
+        return self._upload(generation, one_time)
+
+    def _upload(self, generation: _Living, one_time: int) -> Prekeys:
+        prekey_id, kem_key = generation.id, kem_public(generation.kem_seed)
         sign = self._signing.sign
         signed = signed_prekey_signed_bytes(prekey_id, generation.x_public)
         return Prekeys(

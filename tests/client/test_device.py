@@ -206,6 +206,7 @@ def test_a_removed_device_gets_nothing_more(tmp_path: Path) -> None:
         async with world.new(ANA) as ana:
             await say(ana, "both", BO)
             assert await heard(phone, 1) == ["both"]
+            await phone.idle(60)
             await bo.remove_device(phone.state.keys.public, wait_s=60)
             await say(ana, "only one", BO)
             assert await heard(bo, 2) == ["both", "only one"]

@@ -17,7 +17,7 @@ from keys.session import Session
 from tests.client.world import START_S, World, run
 from wire.commands import Delivered
 from wire.envelope import envelope_id_of
-from wire.identity import SignedList
+from wire.identity import SignedList, verify_signed_list
 from wire.prekeys import Bundle
 from wire.signing import SigningKey
 
@@ -47,6 +47,12 @@ def _session(device: Device, own: DeviceKeys, own_list: SignedList) -> Session:
     return Session.initiate(own, own_list, device.state.keys.entry, bundle)
 
 
+def _know(device: Device, signed: SignedList) -> SignedList:
+    """The device knows this account already, as after a look-up."""
+    assert device.engine.outbox.on_list(verify_signed_list(signed).account, signed)
+    return signed
+
+
 def _delivered(session: Session, content: Content, number: int) -> Delivered:
     envelope_id = envelope_id_of(content.token)
     body = session.encrypt(encode_content(content), envelope_id)
@@ -65,10 +71,10 @@ def test_a_device_on_a_second_accounts_list_speaks_for_that_account_only(tmp_pat
         async with world.new(BO) as bo:
             await bo.enrolled(30)
             ana = DeviceKeys.generate(rng.randbytes)
-            ana_list = AccountKey.generate(rng.randbytes).first_list(ANA, [ana.entry])
+            ana_list = _know(bo, AccountKey.generate(rng.randbytes).first_list(ANA, [ana.entry]))
             honest = _session(bo, ana, ana_list)
             borrowed = _Borrowed(ana.public, rng)
-            mallory_list = AccountKey.generate(rng.randbytes).first_list(MALLORY, [borrowed.entry])
+            mallory_list = _know(bo, AccountKey.generate(rng.randbytes).first_list(MALLORY, [borrowed.entry]))
             hostile = _session(bo, borrowed, mallory_list)
             mailbox = bo.state.keys.mailbox
             letters = [
@@ -103,7 +109,7 @@ def test_an_own_copy_is_not_taken_from_an_account_that_lists_our_other_device(tm
             other = DeviceKeys.generate(rng.randbytes)
             bo.engine.enrolment.next_list([bo.state.keys.entry, other.entry])
             borrowed = _Borrowed(other.public, rng)
-            mallory_list = AccountKey.generate(rng.randbytes).first_list(MALLORY, [borrowed.entry])
+            mallory_list = _know(bo, AccountKey.generate(rng.randbytes).first_list(MALLORY, [borrowed.entry]))
             hostile = _session(bo, borrowed, mallory_list)
             mailbox = bo.state.keys.mailbox
             own = wrap_own_copy(_chat(rng, b"I, Bo, wrote this"), (ANA,), rng.randbytes(16))
@@ -120,10 +126,10 @@ def test_sessions_end_with_the_account_that_dropped_the_device_only(tmp_path: Pa
         async with world.new(BO) as bo:
             await bo.enrolled(30)
             ana = DeviceKeys.generate(rng.randbytes)
-            honest = _session(bo, ana, AccountKey.generate(rng.randbytes).first_list(ANA, [ana.entry]))
+            honest = _session(bo, ana, _know(bo, AccountKey.generate(rng.randbytes).first_list(ANA, [ana.entry])))
             borrowed, spare = _Borrowed(ana.public, rng), DeviceKeys.generate(rng.randbytes)
             key = AccountKey.generate(rng.randbytes)
-            first = key.first_list(MALLORY, [borrowed.entry, spare.entry])
+            first = _know(bo, key.first_list(MALLORY, [borrowed.entry, spare.entry]))
             hostile = _session(bo, borrowed, first)
             mailbox = bo.state.keys.mailbox
             for letter in (_delivered(honest, _chat(rng, b"1"), 1), _delivered(hostile, _chat(rng, b"2"), 2)):
@@ -164,7 +170,7 @@ def test_a_large_chat_that_is_not_utf8_is_not_kept(tmp_path: Path) -> None:
         async with world.new(BO) as bo:
             await bo.enrolled(30)
             ana = DeviceKeys.generate(rng.randbytes)
-            session = _session(bo, ana, AccountKey.generate(rng.randbytes).first_list(ANA, [ana.entry]))
+            session = _session(bo, ana, _know(bo, AccountKey.generate(rng.randbytes).first_list(ANA, [ana.entry])))
             _deliver_large(bo, session, _chat(rng, b"\xff" * 70_000), rng)
             assert bo.kept() == []
             assert any("UTF-8" in told.text for told in bo.notices())
@@ -193,7 +199,7 @@ def test_junk_under_a_known_ek_makes_a_session_stale_once_an_hour_at_most(tmp_pa
         async with world.new(BO) as bo:
             await bo.enrolled(30)
             ana = DeviceKeys.generate(rng.randbytes)
-            ana_list = AccountKey.generate(rng.randbytes).first_list(ANA, [ana.entry])
+            ana_list = _know(bo, AccountKey.generate(rng.randbytes).first_list(ANA, [ana.entry]))
             session = _session(bo, ana, ana_list)
             letter = _delivered(session, _chat(rng, b"1"), 1)
             sessions, mailbox = bo.state.sessions, bo.state.keys.mailbox

@@ -182,3 +182,15 @@ def test_repr_shows_no_private_half(device: DeviceKeys) -> None:
         "kem_role=<KeyRole.LAST_RESORT_KEM_PREKEY: 7>, private=<redacted>)"
     )
     assert repr(ring._generations[0]).endswith("one_time=2, private=<redacted>)")
+
+
+def test_an_upload_published_again_has_fresh_one_time_prekeys_and_the_old_ones_still_answer() -> None:
+    device = DeviceKeys.generate()
+    ring, first = PrekeyRing.generate(device, 0, one_time=3)
+    again = ring.publish_again(3)
+    assert (again.signed_prekey, again.kem_prekey) == (first.signed_prekey, first.kem_prekey)
+    verify_prekeys(again)
+    ids = {prekey.id for upload in (first, again) for prekey in upload.one_time}
+    assert len(ids) == 6
+    restored = PrekeyRing.from_bytes(ring.to_bytes(), device)
+    assert all(prekey_id in restored for prekey_id in ids)

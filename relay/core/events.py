@@ -102,7 +102,7 @@ class CoreConfig:
     """Bytes of one mailbox under way; one envelope may always be."""
     read_bytes_max: int = 4 * 1024 * 1024
     """Bytes asked of the store by one `take_reads`."""
-    read_turn_bytes: int = 256 * 1024
+    read_turn_bytes: int = 192 * 1024
     """Bytes of one mailbox read before it is the next one's turn; one envelope may always be."""
     outgoing_bytes_max: int = 32 * 1024 * 1024
     """Bytes that wait to be sent, beyond which nothing is received, read and delivered until some have left."""

@@ -88,6 +88,7 @@ def begin_again(state: State) -> None:
         NotEnrolled: the device has no account, and so nothing that was used.
     """
     with state.store.step() as step:
+        state.store.put_renewed(step)
         accounts = state.sessions.mark_all_stale(step) - {state.account}
         put_renewals(state, step, sorted(accounts))
         if state.ring is not None:

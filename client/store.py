@@ -10,10 +10,14 @@ Rules:
   of it; only after the step has returned may a packet leave that rests on it;
 * deleted is erased: `secure_delete`, and the WAL is truncated after each 64 steps and at the close;
 * one process on one home (a file lock), for the life of the store;
-* a restored or copied file is noticed where the device itself can notice it: the row `GENERATION` names a counter that
-  moves at every open and close, and the database file's inode; the marker beside it names the counter. Where they
-  differ, `rolled_back` is true and the device must not send on old sessions. Who restores database, marker and inode
-  together (a snapshot of the whole machine) is not noticed here, and a relay could help to hide it.
+* a restored or copied home is noticed where the device itself can notice it: a counter moves at every open and close,
+  in the row `GENERATION` and in a marker file beside the database. The row also names what no copy carries over: the
+  inode of the database, and inode and change time of the marker, which the file system sets and no program can (an
+  inode alone is given to the next file again). Where anything differs, `rolled_back` is true and the device must not
+  send on old sessions; that is told at every opening until `put_renewed`. To touch the marker (its mode, its owner) is
+  taken for a restoration as well, which costs new sessions and no more. Not noticed here: a snapshot of the whole
+  machine or file system; whoever sets the clock or the raw disk to suit; and a home that was killed while it opened or
+  closed, copied then, and put back under the same inode. A relay could help to hide these.
 
 Left to callers: what the rows mean (client/records.py), and when a step begins and ends.
 """
@@ -79,8 +83,16 @@ class _Row(SecretRecord, frozen=True):
 
 
 class _Generation(Record, frozen=True):
+    """`count` is on its way into the marker until `settled`: then `marker` is that of the count before.
+
+    `restored`: a restoration was noticed, and nothing was renewed for it yet.
+    """
+
     count: int
+    settled: bool
+    restored: bool
     inode: int
+    marker: tuple[int, int]
 
 
 class Step:
@@ -125,7 +137,8 @@ class Store:
         self._lock = _locked(home / LOCK)
         try:
             self._connection = _connected(home / DATABASE)
-            self.rolled_back = self._check_generation()
+            self.rolled_back = self._restored = self._check_generation()
+            self._move_generation()
         except sqlite3.Error as error:
             os.close(self._lock)
             raise HomeInvalid(f"{DATABASE}: {error}") from None
@@ -227,29 +240,60 @@ class Store:
         return row
 
     def _check_generation(self) -> bool:
-        inode = (self._home / DATABASE).stat().st_ino
         value = self.get(Kind.GENERATION, b"")
-        marker = self._home / MARKER
         if value is None:
-            if marker.exists():
+            if (self._home / MARKER).exists():
                 raise HomeInvalid(f"{DATABASE}: is empty, though {MARKER} is not")
-            rolled_back = False
             self._generation = 0
-        else:
-            held = decode(_Generation, value, "generation")
-            told = marker.read_text(encoding="ascii", errors="replace").strip() if marker.exists() else ""
-            # The marker is written after the database: a crash between the two leaves it one behind.
-            rolled_back = told not in {str(held.count), str(held.count - 1)} or held.inode != inode
-            self._generation = held.count
-        self._move_generation()
-        return rolled_back
+            return False
+        held = decode(_Generation, value, "generation")
+        self._generation = held.count
+        return held.restored or not self._is_the_one(held)
+
+    def _is_the_one(self, held: _Generation) -> bool:
+        """Whether database and marker are the very files that this row was written beside."""
+        if held.inode != self._inode():
+            return False
+        marker, told = self._marker(), self._told()
+        if held.settled:
+            return (told, marker) == (held.count, held.marker)
+        # Killed while the generation moved: before the marker was written, or after.
+        return (told, marker) == (held.count - 1, held.marker) or told == held.count
 
     def _move_generation(self) -> None:
         self._generation += 1
-        inode = (self._home / DATABASE).stat().st_ino
         with self.step() as step:
-            step.put(Kind.GENERATION, b"", encode(_Generation(self._generation, inode)))
+            self._put_generation(step, settled=False)
         _write_whole(self._home / MARKER, f"{self._generation}\n".encode("ascii"))
+        with self.step() as step:
+            self._put_generation(step, settled=True)
+
+    def put_renewed(self, step: Step) -> None:
+        """What a restored home must not use any more is renewed, within this step: the next opening tells no more."""
+        self._restored = False
+        self._put_generation(step, settled=True)
+
+    def _put_generation(self, step: Step, *, settled: bool) -> None:
+        row = _Generation(self._generation, settled, self._restored, self._inode(), self._marker())
+        step.put(Kind.GENERATION, b"", encode(row))
+
+    def _inode(self) -> int:
+        return (self._home / DATABASE).stat().st_ino
+
+    def _marker(self) -> tuple[int, int]:
+        """Inode and change time of the marker file, or zeros."""
+        try:
+            found = (self._home / MARKER).stat()
+        except FileNotFoundError:
+            return 0, 0
+        return found.st_ino, found.st_ctime_ns
+
+    def _told(self) -> int:
+        """The count in the marker file; zero where it tells none."""
+        try:
+            return int((self._home / MARKER).read_text(encoding="ascii"))
+        except (FileNotFoundError, ValueError):
+            return 0
 
 
 def _place(kind: Kind, hashed: bytes) -> bytes:

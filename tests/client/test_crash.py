@@ -92,7 +92,7 @@ async def sleep_or_die(device: Device, seconds: float) -> None:
 
 
 # Every transaction boundary that this life has; the last assertion of the life fails if there are fewer.
-@pytest.mark.parametrize("kill_at", range(1, 19))
+@pytest.mark.parametrize("kill_at", range(1, 23))
 def test_a_sender_killed_at_any_boundary_sends_everything_once(tmp_path: Path, kill_at: int) -> None:
     async def scenario() -> None:
         world = World(tmp_path)
@@ -134,7 +134,7 @@ def test_a_sender_killed_at_any_boundary_sends_everything_once(tmp_path: Path, k
     run(scenario)
 
 
-@pytest.mark.parametrize("kill_at", range(1, 11))
+@pytest.mark.parametrize("kill_at", range(1, 15))
 def test_a_recipient_killed_at_any_boundary_keeps_everything_once(tmp_path: Path, kill_at: int) -> None:
     async def scenario() -> None:
         world = World(tmp_path)

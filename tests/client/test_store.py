@@ -22,8 +22,32 @@ def new(home: Path, fault: Callable[[str], None] | None = None) -> Store:
     return create_home(home, b"pass", entropy, CHEAP_FOR_TESTS, fault)
 
 
-def again(home: Path, passphrase: bytes = b"pass") -> Store:
-    return open_home(home, passphrase, entropy)
+def again(home: Path, passphrase: bytes = b"pass", fault: Callable[[str], None] | None = None) -> Store:
+    return open_home(home, passphrase, entropy, fault)
+
+
+def overwrite(home: Path) -> None:
+    """Put every file back as it is, in place, a tick of the file system's clock later at least."""
+    changed_ns = (home / "generation").stat().st_ctime_ns
+    while (home / "generation").stat().st_ctime_ns == changed_ns:
+        for path in home.iterdir():
+            path.write_bytes(path.read_bytes())
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Killing:
+    """A fault that kills at the n-th transaction boundary: an opening has four, a close four more."""
+
+    def __init__(self, kill_at: int) -> None:
+        self._left = kill_at
+
+    def __call__(self, _boundary: str) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise Killed
 
 
 def test_what_a_step_put_and_deleted_is_there_after_a_crash(tmp_path: Path) -> None:
@@ -149,6 +173,12 @@ def test_a_database_that_was_put_back_is_noticed(tmp_path: Path) -> None:
     store = again(home)
     assert store.rolled_back
     store.close()
+    # Told again until it was acted upon.
+    store = again(home)
+    assert store.rolled_back
+    with store.step() as step:
+        store.put_renewed(step)
+    store.close()
     store = again(home)
     assert not store.rolled_back
     store.close()
@@ -162,15 +192,68 @@ def test_an_emptied_database_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
         again(home)
 
 
-def test_a_crash_between_the_database_and_its_marker_is_no_rollback(tmp_path: Path) -> None:
+def test_a_home_that_was_put_back_whole_is_noticed_though_every_inode_is_the_same(tmp_path: Path) -> None:
+    """A file system gives the inode of a deleted file to the next one: here the files are overwritten in place."""
     home = tmp_path / "home"
     new(home).close()
-    marker = (home / "generation").read_bytes()
+    inodes = {path: path.stat().st_ino for path in home.iterdir()}
+    overwrite(home)
+    assert {path: path.stat().st_ino for path in home.iterdir()} == inodes
     store = again(home)
-    store.abandon()
-    (home / "generation").write_bytes(marker)
+    assert store.rolled_back
+    store.close()
+    # Told again until it was acted upon.
+    store = again(home)
+    assert store.rolled_back
+    with store.step() as step:
+        store.put_renewed(step)
+    store.close()
     store = again(home)
     assert not store.rolled_back
+    store.close()
+
+
+@pytest.mark.parametrize("when", ["opening", "closing"])
+@pytest.mark.parametrize("kill_at", range(1, 5))
+def test_a_home_that_was_killed_while_its_generation_moved_was_not_put_back(
+    tmp_path: Path, when: str, kill_at: int
+) -> None:
+    home = tmp_path / "home"
+    new(home).close()
+    if when == "opening":
+        with pytest.raises(Killed):
+            again(home, fault=Killing(kill_at))
+    else:
+        store = again(home, fault=Killing(4 + kill_at))
+        with pytest.raises(Killed):
+            store.close()
+    for _ in range(2):
+        store = again(home)
+        assert not store.rolled_back
+        store.close()
+
+
+@pytest.mark.parametrize("kill_at", range(1, 5))
+def test_a_home_that_was_put_back_and_then_killed_while_it_opened_is_noticed_still(
+    tmp_path: Path, kill_at: int
+) -> None:
+    home = tmp_path / "home"
+    new(home).close()
+    overwrite(home)
+    with pytest.raises(Killed):
+        again(home, fault=Killing(kill_at))
+    store = again(home)
+    assert store.rolled_back
+    store.close()
+
+
+@pytest.mark.parametrize("told", [b"", b"many\n", b"\xff", b"7\n"])
+def test_a_marker_that_tells_nothing_or_another_count_is_no_marker(tmp_path: Path, told: bytes) -> None:
+    home = tmp_path / "home"
+    new(home).close()
+    (home / "generation").write_bytes(told)
+    store = again(home)
+    assert store.rolled_back
     store.close()
 
 

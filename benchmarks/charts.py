@@ -72,19 +72,21 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Lines over a logarithmic horizontal axis.
+    """Lines over a horizontal axis of counts.
 
     Args:
         title: what is shown.
         x_label: of the horizontal axis.
         unit: of the vertical axis, which begins at zero.
         series: (x, median, rounds) by name.
+        logarithmic: whether the horizontal axis is; otherwise it begins at zero.
     """
 
     title: str
     x_label: str
     unit: str
     series: Mapping[str, Sequence[tuple[float, float, Sequence[float]]]]
+    logarithmic: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +199,17 @@ def _lines(chart: Lines) -> tuple[str, float]:
     points = [point for series in chart.series.values() for point in series]
     ticks = _ticks(max([max(rounds, default=y) for _, y, rounds in points] + [0.0]))
     lowest, highest = min(x for x, _, _ in points), max(x for x, _, _ in points)
-    across = _log_scale(lowest, highest, 70, WIDTH - 230)
+    across = (
+        _log_scale(lowest, highest, 70, WIDTH - 230)
+        if chart.logarithmic
+        else lambda value: 70 + (WIDTH - 320) * value / highest
+    )
 
     def up(value: float) -> float:
         return 60 + _PLOT_HEIGHT * (1 - value / (ticks[-1] or 1.0))
 
-    out = [_head(chart.title, f"{chart.unit} over {chart.x_label} (logarithmic); line: median, dots: rounds")]
+    scale = " (logarithmic)" if chart.logarithmic else ""
+    out = [_head(chart.title, f"{chart.unit} over {chart.x_label}{scale}; line: median, dots: rounds")]
     out += _horizontal(ticks, up)
     for x in sorted({x for x, _, _ in points}):
         out.append(_text(across(x), 60 + _PLOT_HEIGHT + 18, figure(x), "soft", "middle"))

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.charts import bars_of
+from benchmarks.charts import Chart, bars_of
 from benchmarks.histogram import Histogram
 from benchmarks.load.job import Job
 from benchmarks.load.process import Loads, running
 from benchmarks.machine import facts, versions
 from benchmarks.progress import progress
-from benchmarks.report import Case, Skipped, new_report
+from benchmarks.report import Case, Report, Skipped, new_report
 from benchmarks.running import command_line, finish, guarded, parser_of
 from benchmarks.servers import BROKERS, RelayServer, missing_broker, relay_server
 
@@ -72,10 +72,12 @@ def _main(argv: list[str]) -> int:
                 ):
                     _round(case, relay, options.rate, options.seconds, options.seed + number, beside)
                 bar.done()
-    charts = [
-        bars_of(report.cases, metric, f"{metric} of the others, ms") for metric in ("receipt p99", "delivery p99")
-    ]
-    return finish(report, charts, options.out)
+    return finish(report, charts(report), options.out)
+
+
+def charts(report: Report) -> list[Chart]:
+    """p99 of the steady people, by who is beside them."""
+    return [bars_of(report.cases, metric, f"{metric} of the others, ms") for metric in ("receipt p99", "delivery p99")]
 
 
 Beside = Callable[[RelayServer, int], "Iterator[threading.Thread | None]"]

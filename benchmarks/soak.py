@@ -115,5 +115,5 @@ def charts(report: Report) -> list[Chart]:
         series = {
             name: [(x, y, (y,)) for x, y in zip(sent, case.metrics[name].rounds, strict=True)] for name in metrics
         }
-        found.append(Lines(title, "messages sent", case.metrics[metrics[0]].unit, series))
+        found.append(Lines(title, "messages sent", case.metrics[metrics[0]].unit, series, logarithmic=False))
     return found

@@ -20,7 +20,7 @@ COMMANDS = {
     "peers": "peers --rounds 3",
     "relay": (
         "relay --rounds 3 --transports nats,nats-mqtt,mosquitto,amqtt --frames 1,64 --content 1024,256,16384,196608 "
-        "--stores disk,tmpfs --mailboxes 1000,50 --linked 0,5000 --ways online,away --count-fsyncs"
+        "--stores disk,tmpfs --linked 0,5000 --ways online,away --count-fsyncs"
     ),
     "scale": "scale --rounds 3",
     "store": "store --rounds 5",

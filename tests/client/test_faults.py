@@ -63,7 +63,7 @@ def test_the_relay_restarts_again_and_again_in_the_middle_of_a_conversation(tmp_
     delay=st.floats(0, 0.5),
     trouble=st.floats(0, 0.3),
 )
-# A handshake that loses a packet begins anew, after up to a minute: this one needs more than ten minutes to be enrolled.
+# A handshake that loses a packet begins anew, after up to a minute: this one needs more than ten minutes to enrol.
 @example(seed=133_557, drop=0.28125, duplicate=0.0, delay=0.0, trouble=0.0)
 def test_no_schedule_of_loss_doubling_and_reordering_loses_or_doubles_a_message(
     seed: int, drop: float, duplicate: float, delay: float, trouble: float

@@ -1,0 +1,18 @@
+"""`blindpost prove`: the experiments behind the claims, one command each, and all of them with a signed statement."""
+
+from collections.abc import Callable
+from typing import Final
+
+from blindpost.parser import Parser, Subparsers, add_family
+
+__all__ = ["EXPERIMENTS", "add_commands"]
+
+EXPERIMENTS: Final[tuple[Callable[["Subparsers[Parser]"], None], ...]] = ()
+"""What adds each command, in the order in which `prove all` runs them."""
+
+
+def add_commands(subparsers: "Subparsers[Parser]") -> None:
+    """Add the family."""
+    family = add_family(subparsers, "prove", "run the experiments behind the claims, each with the twin that must fail")
+    for add_experiment in EXPERIMENTS:
+        add_experiment(family)

@@ -1,0 +1,1 @@
+"""The commands of `blindpost prove`: one module an experiment of sim/experiments, and what shows and states results."""

@@ -1,39 +1,67 @@
-"""MQTT 3.1.1 at QoS 0 through any broker (protocol.md section 6.1).
+"""MQTT 3.1.1 at QoS 0 through any broker, with aiomqtt (protocol.md section 6.1).
 
 Subscribes to `bp/R/+/up` and publishes to `bp/R/D/down`. QoS 0 is meant: the acknowledgement that counts is the relay's
-receipt, after the commit, and a higher QoS would leave a second copy in the broker. The bytes of MQTT are left to
-mqtt_connection.py.
+receipt, after the commit, and a higher QoS would leave a second copy in the broker.
 
 Rules:
 - a lost broker is looked for again without end, with a doubled, capped and jittered pause; meanwhile what is sent is
   dropped and counted, since the core repeats deliveries and devices repeat commands;
-- `send` writes all packets of a batch at once and waits until the socket takes more: that is the backpressure.
+- a broker that refuses the subscription, or takes nothing for `WRITE_S_MAX`, counts as lost;
+- arriving packets skip aiomqtt's queue of messages: its `queue_type` is ours, which puts them where `receive`
+  takes batches;
+- `send` queues all packets of a batch and waits for the last one to have been written: that is the backpressure, and
+  no more than one batch waits inside the client.
 """
 
 import asyncio
 import contextlib
+import logging
 import random
+import socket
 import ssl
 from collections.abc import Sequence
+from typing import cast
+
+import aiomqtt
 
 from relay.tasks import end_tasks
 from relay.transport import Packet, TransportCounters
 from relay.transport.address import BrokerAddress
+from relay.transport.buffered import ReadAheadSocket, read_ahead
 from relay.transport.inbox import Inbox
-from relay.transport.mqtt_connection import MqttConnection, connect, publication
 from wire.limits import FRAME_BYTES_MAX, ID_BYTES
 
 RECONNECT_FIRST_S = 0.1
 RECONNECT_LAST_S = 5.0
+KEEPALIVE_S = 30
 CONNECT_S_MAX = 5.0
+WRITE_S_MAX = 30.0
+REFUSED = 0x80
+"""From here on a broker's answer to a subscription is a refusal (MQTT 3.1.1, section 3.9.3)."""
 
-WRITE_BYTES = 1_048_576
-"""So much is handed to the socket before it is waited for."""
+_QUEUED = 0
+"""paho's MQTT_ERR_SUCCESS."""
 
-_UP = b"/up"
-_DOWN = b"/down"
-# Topics are read once: a device's tag is looked up by its topic's bytes from then on.
+_UP = "/up"
+_DOWN = "/down"
+# Topics are read once: a device's tag is looked up by its topic from then on.
 _TOPICS_KEPT = 32_768
+
+# aiomqtt and paho name topics and clients in their messages: none of it may reach a log (protocol.md section 10).
+_silent = logging.getLogger("relay.transport.mqtt")
+_silent.setLevel(logging.CRITICAL + 1)
+_silent.propagate = False
+
+
+class _ArrivalQueue(asyncio.Queue[aiomqtt.Message]):
+    """What aiomqtt takes for its queue of messages: hands each on at once, and stays empty."""
+
+    def __init__(self, transport: "Transport") -> None:
+        super().__init__()
+        self._transport = transport
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        self._transport.arrived(item.topic.value, item.payload)
 
 
 class Transport:
@@ -58,12 +86,12 @@ class Transport:
     ) -> None:
         self.counters = counters or TransportCounters()
         self._address = address
-        self._prefix = f"bp/{relay_id.hex()}/".encode()
+        self._prefix = f"bp/{relay_id.hex()}/"
         self._rng = rng
         self._tls = tls if tls is not None or not address.tls else ssl.create_default_context()
         self._inbox = Inbox(self.counters) if inbox is None else inbox
-        self._connection: MqttConnection | None = None
-        self._tags: dict[bytes, bytes] = {}
+        self._client: aiomqtt.Client | None = None
+        self._tags: dict[str, bytes] = {}
         self._linked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -85,33 +113,37 @@ class Transport:
 
     async def send(self, packets: Sequence[Packet]) -> None:
         """Publish packets; what cannot be sent now is dropped and counted."""
-        connection = self._connection
-        if connection is None:
+        client = self._client
+        if client is None:
             self.counters.dropped_offline += len(packets)
             return
-        chunks: list[bytes] = []
-        count = size = 0
-        prefix = self._prefix
-        for device_tag, packet in packets:
-            if len(packet) > FRAME_BYTES_MAX:
-                self.counters.dropped_oversize += 1
-                continue
-            chunks += publication(prefix + device_tag.hex().encode() + _DOWN, packet)
-            count += 1
-            size += len(packet)
-            if size >= WRITE_BYTES:
-                await self._write(connection, chunks, count)
-                chunks, count, size = [], 0, 0
-        if chunks:
-            await self._write(connection, chunks, count)
-
-    async def _write(self, connection: MqttConnection, chunks: list[bytes], count: int) -> None:
+        sendable = [packet for packet in packets if len(packet[1]) <= FRAME_BYTES_MAX]
+        self.counters.dropped_oversize += len(packets) - len(sendable)
+        if not sendable:
+            return
+        *most, (last_tag, last) = sendable
+        # paho's own publish only queues; aiomqtt's awaits each packet alone, which costs a turn of the loop for each.
+        publish = client._client.publish
+        sent = 0
         try:
-            await connection.send(chunks)
-        except OSError:
-            self.counters.dropped_offline += count
-        else:
-            self.counters.sent += count
+            for device_tag, packet in most:
+                sent += publish(f"{self._prefix}{device_tag.hex()}{_DOWN}", packet).rc == _QUEUED
+            await client.publish(f"{self._prefix}{last_tag.hex()}{_DOWN}", last, timeout=WRITE_S_MAX)
+            sent += 1
+        except aiomqtt.MqttError:
+            self._hang_up(client)
+        self.counters.sent += sent
+        self.counters.dropped_offline += len(sendable) - sent
+
+    def _hang_up(self, client: aiomqtt.Client) -> None:
+        """End a connection that is lost already, or whose broker has taken nothing for too long."""
+        if self._client is client:
+            self._client = None
+        connected = cast("socket.socket | ReadAheadSocket | None", client._client.socket())
+        # The client's own `disconnect` would wait for the broker to take its last words.
+        if connected is not None:
+            with contextlib.suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
 
     async def close(self) -> None:
         """Disconnect; what is still queued is dropped."""
@@ -120,7 +152,7 @@ class Transport:
         if task is not None:
             await end_tasks([task])
 
-    def arrived(self, topic: bytes, packet: bytes) -> None:
+    def arrived(self, topic: str, packet: object) -> None:
         """Take one message of the broker: from a device's topic and small enough, or dropped and counted."""
         device_tag = self._tags.get(topic)
         if device_tag is None:
@@ -131,24 +163,21 @@ class Transport:
             if len(self._tags) >= _TOPICS_KEPT:
                 self._tags.clear()
             self._tags[topic] = device_tag
-        self._inbox.put(device_tag, packet)
+        self._inbox.put(device_tag, bytes(cast("bytes | bytearray", packet)))
 
-    def _tag_of(self, topic: bytes) -> bytes | None:
+    def _tag_of(self, topic: str) -> bytes | None:
         try:
-            device_tag = bytes.fromhex(topic[len(self._prefix) : -len(_UP)].decode("ascii"))
+            device_tag = bytes.fromhex(topic[len(self._prefix) : -len(_UP)])
         except ValueError:
             return None
-        whole = self._prefix + device_tag.hex().encode() + _UP
+        whole = f"{self._prefix}{device_tag.hex()}{_UP}"
         return device_tag if len(device_tag) == ID_BYTES and topic == whole else None
-
-    def _oversize(self) -> None:
-        self.counters.dropped_oversize += 1
 
     async def _stay_connected(self) -> None:
         pause_s = RECONNECT_FIRST_S
         while True:
             connected = self.counters.connections
-            with contextlib.suppress(OSError, TimeoutError):
+            with contextlib.suppress(aiomqtt.MqttError, OSError):
                 await self._connect()
             if self.counters.connections > connected:
                 pause_s = RECONNECT_FIRST_S
@@ -157,16 +186,28 @@ class Transport:
 
     async def _connect(self) -> None:
         """One connection, from CONNECT until it is lost."""
-        address = self._address
-        async with asyncio.timeout(CONNECT_S_MAX) as connecting:
-            connection = await connect(address.host, address.port, self._tls, self.arrived, self._oversize)
-            try:
-                await connection.open(f"relay-{self._rng.getrandbits(64):016x}", f"{self._prefix.decode()}+/up")
-                connecting.reschedule(None)
-                self._connection = connection
+        client = aiomqtt.Client(
+            self._address.host,
+            self._address.port,
+            logger=_silent,
+            identifier=f"relay-{self._rng.getrandbits(64):016x}",
+            queue_type=cast("type[asyncio.Queue[aiomqtt.Message]]", lambda maxsize: _ArrivalQueue(self)),
+            clean_session=True,
+            timeout=CONNECT_S_MAX,
+            keepalive=KEEPALIVE_S,
+            tls_context=self._tls,
+        )
+        read_ahead(client)
+        try:
+            async with client:
+                granted = await client.subscribe(f"{self._prefix}+/up", qos=0)
+                if any((code if isinstance(code, int) else code.value) >= REFUSED for code in granted):
+                    raise aiomqtt.MqttError("the broker refused the subscription")
+                self._client = client
                 self.counters.connections += 1
                 self._linked.set()
-                await asyncio.shield(connection.lost)
-            finally:
-                self._connection = None
-                connection.close()
+                # Our queue never yields, so this waits for the connection to be lost, and raises then.
+                async for _ in client.messages:
+                    raise AssertionError("the queue of arrivals yields nothing")
+        finally:
+            self._client = None

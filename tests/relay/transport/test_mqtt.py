@@ -1,17 +1,21 @@
 """What only the MQTT transport does: it finds a lost broker again, and takes nothing from other topics."""
 
 import asyncio
+import contextlib
 import logging
 import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiomqtt
 import pytest
 
+from relay.transport import mqtt
 from relay.transport.address import BrokerAddress, ListenFailed, free_port
 from relay.transport.broker import EmbeddedBroker, RelayTopics
 from relay.transport.mqtt import Transport
 from tests.relay.running import WAIT_S, until
 from wire.errors import FormatError
+from wire.limits import FRAME_BYTES_MAX
 
 RELAY_ID = bytes(16)
 TAG = bytes(range(16))
@@ -58,10 +62,10 @@ async def test_a_lost_broker_is_found_again_and_what_is_sent_meanwhile_is_counte
 )
 async def test_a_message_on_another_topic_is_dropped_and_counted(topic: str) -> None:
     transport = Transport(BrokerAddress("127.0.0.1", 1), RELAY_ID, random.Random(1))
-    transport.arrived(topic.encode(), b"packet")
+    transport.arrived(topic, b"packet")
     assert transport.counters.dropped_malformed == 1
     assert transport.counters.received == 0
-    transport.arrived(f"bp/{RELAY_ID.hex()}/{TAG.hex()}/up".encode(), b"packet")
+    transport.arrived(f"bp/{RELAY_ID.hex()}/{TAG.hex()}/up", b"packet")
     assert transport.counters.received == 1
 
 
@@ -107,6 +111,81 @@ async def test_a_broker_that_refuses_the_subscription_counts_as_lost(monkeypatch
         starting.cancel()
         await transport.close()
         await broker.stop()
+
+
+@contextlib.asynccontextmanager
+async def broker_that(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[Transport]:
+    """A transport that looks for a broker which does this with each client."""
+    served: set[asyncio.Task[None]] = set()
+
+    async def serve_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        served.add(task)
+        with contextlib.suppress(OSError, EOFError):
+            await serve(reader, writer)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve_and_close, "127.0.0.1", 0)
+    transport = Transport(BrokerAddress(*server.sockets[0].getsockname()), RELAY_ID, random.Random(1))
+    try:
+        await asyncio.wait_for(transport.start(), WAIT_S)
+        yield transport
+    finally:
+        await transport.close()
+        server.close()
+        await asyncio.wait(served, timeout=WAIT_S)
+        await asyncio.sleep(0)
+
+
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A broker that lets a client in and grants its subscription, of which packet id 1 is the first."""
+    await reader.readexactly((await reader.readexactly(2))[1])
+    writer.write(b"\x20\x02\x00\x00")
+    await reader.readexactly((await reader.readexactly(2))[1])
+    writer.write(b"\x90\x03\x00\x01\x00")
+
+
+async def test_attack_broker_that_takes_nothing_is_left_after_a_while_and_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mqtt, "WRITE_S_MAX", 0.05)
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await greet(reader, writer)
+        await over.wait()
+
+    async with broker_that(serve) as transport:
+        async with asyncio.timeout(WAIT_S):
+            while transport.counters.connections < 2:
+                await transport.send([(TAG, bytes(FRAME_BYTES_MAX))] * 40)
+                await asyncio.sleep(0)
+        assert transport.counters.dropped_offline > 0
+        over.set()
+
+
+async def test_a_slow_broker_holds_the_sender_back_and_gets_everything() -> None:
+    go = asyncio.Event()
+    got = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal got
+        await greet(reader, writer)
+        await go.wait()
+        while data := await reader.read(1_000_000):
+            got += len(data)
+
+    async with broker_that(serve) as transport:
+        sending = asyncio.create_task(transport.send([(TAG, bytes(FRAME_BYTES_MAX))] * 40))
+        await asyncio.sleep(0.05)
+        assert not sending.done(), "ten megabytes are more than the socket takes"
+        go.set()
+        await asyncio.wait_for(sending, WAIT_S)
+        assert transport.counters.sent == 40
+        await until(lambda: got > 40 * FRAME_BYTES_MAX, "all bytes")
 
 
 async def test_the_embedded_broker_logs_no_payload_and_no_topic(caplog: pytest.LogCaptureFixture) -> None:

@@ -323,8 +323,12 @@ class Discloser:
         async with order.stack:
             if order.memory:
                 allow_tracer(0)
+            taken_at = self._taken_at()
+            # Before anybody can have the date: what is committed later must be dated later, after a restart too.
+            self._service.core.not_before(taken_at * 1_000)
+            self._service.log.not_before(taken_at)
             try:
-                manifest = await self._service.in_thread(self._manifest, order)
+                manifest = await self._service.in_thread(self._manifest, order, taken_at)
             finally:
                 if order.memory:
                     self.rotate()
@@ -392,7 +396,12 @@ class Discloser:
             file.flush()
             os.fsync(file.fileno())
 
-    def _manifest(self, order: Order) -> tuple[SignedManifest, int]:
+    def _taken_at(self) -> int:
+        """The date of a disclosure made now: not before its head or another disclosure, whatever the clock says."""
+        service = self._service
+        return max(self._clock_s(), service.log.time_s, service.core.time_ms // 1_000)
+
+    def _manifest(self, order: Order, taken_at: int) -> tuple[SignedManifest, int]:
         wanted = {f"store/{STORE_NAME}", f"log/{LOG_NAME}", f"config/{CONFIG_NAME}", f"config/{CARD_NAME}"}
         if order.memory:
             names = (memory_image.MAPS_NAME, memory_image.RANGES_NAME, memory_image.IMAGE_NAME)
@@ -410,7 +419,7 @@ class Discloser:
             Manifest(
                 self._keys.relay_id,
                 "wholesale",
-                self._clock_s(),
+                taken_at,
                 tuple(files),
                 self._service.head,
                 self._home.config.settings,

@@ -78,6 +78,15 @@ class RelayLog:
         """An order was served: so many files, with (1) or without (0) a memory image."""
         self._write("disclosed", files=files, memory=memory)
 
+    @property
+    def time_s(self) -> int:
+        """The time below which no line will be dated: that of the newest line, 0 without one."""
+        return self._time_s
+
+    def not_before(self, time_s: int) -> None:
+        """Date no later line before this, so that a restart knows the date of the newest disclosure."""
+        self._time_s = max(self._time_s, time_s)
+
     def close(self) -> None:
         """Let go of the file; safe to call twice."""
         descriptor, self._file = self._file, -1

@@ -75,6 +75,8 @@ def assemble(home: Home, transport: RelayTransport) -> tuple[RelayService, Discl
         snapshot = store.load()
         core = RelayCore(home.config.core, keys.identity(partition), snapshot, secrets.token_bytes)
         log = RelayLog(home.log_path, now_ms)
+        # The clock may have been put back since the newest disclosure, whose date is in the log.
+        core.not_before(log.time_s * 1_000)
     except BaseException:
         store.close()
         raise

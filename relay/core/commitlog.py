@@ -73,7 +73,7 @@ class CommitLog:
             raise FormatError("commit header", f"{row.idx} is not of this relay, partition and index")
         self.head_index = row.idx
         self.head_hash = commit_hash(row.header)
-        self._head_time_ms = header.time_ms
+        self._head_time_ms = max(self._head_time_ms, header.time_ms)
 
     def stage(self, leaves: list[bytes], key: SigningKey, now_ms: int) -> tuple[CommitRow, list[list[bytes]]]:
         """Make and sign the next header; the log is unchanged until `committed`. Return also the tree of its leaves."""
@@ -90,6 +90,15 @@ class CommitLog:
             )
         )
         return CommitRow(self.head_index + 1, header, key.sign("commit", header), b"".join(leaves)), tree
+
+    @property
+    def time_ms(self) -> int:
+        """The time below which no header will be dated."""
+        return self._head_time_ms
+
+    def not_before(self, time_ms: int) -> None:
+        """Date no later header before this: a disclosure was dated so, and later commits must look later."""
+        self._head_time_ms = max(self._head_time_ms, time_ms)
 
     def committed(self, row: CommitRow) -> Commit:
         """Append a commit that is durable; all its envelopes are live."""

@@ -387,6 +387,15 @@ class RelayCore:
         if (domain, admin_key) not in self._tenants_waiting and not self._directory.is_stored(domain):
             self._tenants_waiting.append((domain, admin_key))
 
+    @property
+    def time_ms(self) -> int:
+        """The time below which no commit will be dated."""
+        return self._log.time_ms
+
+    def not_before(self, time_ms: int) -> None:
+        """Date no later commit before this (sections 5.2 and 11)."""
+        self._log.not_before(time_ms)
+
     def rotate(self, new_seed: bytes, now_ms: int) -> Rotation:
         """Sign from now on with a new key, cross-signed by the old one (section 2.6); goes into the next batch.
 

@@ -292,8 +292,8 @@ def forged_manifest(home: Path, spoils: Spoils) -> None:
     """Somebody else signs for the relay."""
 
     class Forger(Discloser):
-        def _manifest(self, order: disclosure.Order) -> tuple[SignedManifest, int]:
-            signed, files = super()._manifest(order)
+        def _manifest(self, order: disclosure.Order, taken_at: int) -> tuple[SignedManifest, int]:
+            signed, files = super()._manifest(order, taken_at)
             key = SigningKey(secrets.token_bytes(32))
             return SignedManifest(signed.manifest, key.public, key.sign("disclosure", signed.manifest)), files
 
@@ -304,13 +304,8 @@ def dated_back(home: Path, spoils: Spoils) -> None:
     """The clock that dates the manifest is an hour behind."""
 
     class BackDater(Discloser):
-        def _manifest(self, order: disclosure.Order) -> tuple[SignedManifest, int]:
-            real = self._clock_s
-            self._clock_s = lambda: real() - 3_600
-            try:
-                return super()._manifest(order)
-            finally:
-                self._clock_s = real
+        def _taken_at(self) -> int:
+            return self._clock_s() - 3_600
 
     _replace("Discloser", BackDater)
 

@@ -72,6 +72,12 @@ def tombstone_key_of(mailbox: bytes, envelope_id: bytes) -> bytes:
     return hash16("tombstone", mailbox + envelope_id)
 
 
+def leaf_of(mailbox: bytes, envelope_id: bytes, expiry: int, number: int, body_sha256: bytes) -> bytes:
+    """The leaf hash of an envelope, of which its receipt's signature speaks (section 5.2)."""
+    fields = mailbox + envelope_id + expiry.to_bytes(8, "big") + number.to_bytes(8, "big") + body_sha256
+    return hashlib.sha256(b"\0" + label("leaf") + fields).digest()
+
+
 def verify(public_key: bytes, name: str, data: bytes, signature: bytes) -> None:
     """Check `sign(key, name, data)` by libsodium's strict rule.
 

@@ -64,6 +64,8 @@ SEQ_TELLS = {
     "rotations": "order of rotations",
     "relay": "none",
 }
+REASON_ACKED, REASON_WITHDRAWN, REASON_CLOSED = 1, 2, 4
+"""Why an envelope left a tombstone (section 9)."""
 RECORD_BYTES_MAX = 4096
 LEAVES_BYTES_MAX = 16 * 1024 * 1024
 

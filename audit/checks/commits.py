@@ -4,18 +4,18 @@ and 9).
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 from audit import disclosure as names
 from audit.case import Case
 from audit.checks.envelopes import HOUR_S, SKEW_S, expiry_problem
 from audit.checks.schema import report_unreadable_store
-from audit.crypto import label
+from audit.crypto import leaf_of
 from audit.errors import SignatureError
 from audit.manifest import ZERO_HASH, Header
 from audit.merkle import root_of
 from audit.outcome import About, Outcome
+from audit.schema import REASON_ACKED, REASON_CLOSED, REASON_WITHDRAWN
 from audit.store import StoredRow
 
 ABOUT = About(
@@ -28,21 +28,7 @@ ABOUT = About(
     "nothing.",
     "5.2, 5.3, 9",
 )
-REASON_ACKED, REASON_WITHDRAWN, REASON_CLOSED = 1, 2, 4
 LEAVES_SHOWN: Final = 10
-
-
-def leaf_of(mailbox: bytes, envelope_id: bytes, expiry: int, number: int, body_sha256: bytes) -> bytes:
-    """The leaf hash of section 5.2."""
-    return hashlib.sha256(
-        b"\0"
-        + label("leaf")
-        + mailbox
-        + envelope_id
-        + expiry.to_bytes(8, "big")
-        + number.to_bytes(8, "big")
-        + body_sha256
-    ).digest()
 
 
 def check(case: Case, outcome: Outcome) -> None:

@@ -8,14 +8,14 @@ nothing.
 from __future__ import annotations
 
 from audit.case import Case
-from audit.checks.commits import REASON_ACKED, REASON_CLOSED, REASON_WITHDRAWN, leaf_of
 from audit.checks.envelopes import SKEW_S
-from audit.crypto import envelope_id_of
+from audit.crypto import envelope_id_of, leaf_of
 from audit.errors import AuditError, EvidenceError
 from audit.manifest import Header, read_header
 from audit.material import ReceiptItem
 from audit.merkle import verify_inclusion
 from audit.outcome import About, Outcome
+from audit.schema import REASON_ACKED, REASON_CLOSED, REASON_WITHDRAWN
 from audit.store import StoredRow
 
 ABOUT = About(

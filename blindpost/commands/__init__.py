@@ -13,6 +13,7 @@ from blindpost.commands import (
     device,
     mail,
     order,
+    prove,
     receive,
     relay,
     safety_number,
@@ -38,6 +39,7 @@ FAMILIES: tuple[Callable[["Subparsers[Parser]"], None], ...] = (
     order.add_commands,
     volunteer.add_commands,
     audit.add_commands,
+    prove.add_commands,
     bench.add_commands,
 )
 """In the order in which a person meets them."""

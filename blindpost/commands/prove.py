@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Final
 
 from blindpost.parser import Parser, Subparsers, add_family
+from blindpost.proving import controls
 
 __all__ = ["EXPERIMENTS", "add_commands"]
 
-EXPERIMENTS: Final[tuple[Callable[["Subparsers[Parser]"], None], ...]] = ()
-"""What adds each command, in the order in which `prove all` runs them."""
+EXPERIMENTS: Final[tuple[Callable[["Subparsers[Parser]"], None], ...]] = (controls.add_command_to,)
+"""What adds each command, in the order in which `prove all` runs them; what they run is loaded when it runs."""
 
 
 def add_commands(subparsers: "Subparsers[Parser]") -> None:

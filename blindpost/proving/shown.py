@@ -1,24 +1,24 @@
 """A result as a person reads it in a terminal, and the options and exit status that all experiments share."""
 
 import json
+import textwrap
 from pathlib import Path
-from typing import Final
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Final
 
 from blindpost.errors import CommandError
 from blindpost.exit_status import ExitStatus
 from blindpost.parser import Options, Parser
-from sim.experiments.result import Result, Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sim.experiments.result import Result
 
 __all__ = ["add_json", "conclude", "show"]
 
-_STATUS: Final = {
-    Verdict.HOLDS: ExitStatus.OK,
-    Verdict.FAILS: ExitStatus.NOT_BLIND,
-    Verdict.VOID: ExitStatus.INCOMPLETE,
-}
-_STYLE: Final = {Verdict.HOLDS: "bold green", Verdict.FAILS: "bold red", Verdict.VOID: "bold yellow"}
+# By the value of a verdict: the parser loads this module, and nothing of sim/ before a command runs.
+_STATUS: Final = {"holds": ExitStatus.OK, "fails": ExitStatus.NOT_BLIND, "void": ExitStatus.INCOMPLETE}
+_STYLE: Final = {"holds": "bold green", "fails": "bold red", "void": "bold yellow"}
 
 
 def add_json(parser: Parser) -> None:
@@ -26,23 +26,29 @@ def add_json(parser: Parser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON; - is stdout")
 
 
-def conclude(result: Result, options: Options) -> int:
-    """Show a result, write it where `--json` says, and give the exit status of its verdict."""
+def conclude(result: "Result", options: Options, *, twins: bool = True) -> int:
+    """Show a result, write it where `--json` says, and give the exit status of its verdict.
+
+    Args:
+        twins: whether each twin gets a line; not where the command has shown them already.
+    """
     text = json.dumps(result.document(), ensure_ascii=False, indent=2) + "\n"
     if options.json is not None and str(options.json) == "-":
         print(text, end="")
-        return _STATUS[result.verdict]
-    show(result, Console(highlight=False, soft_wrap=False))
+        return _STATUS[result.verdict.value]
+    from rich.console import Console
+
+    show(result, Console(highlight=False, soft_wrap=False), twins=twins)
     if options.json is not None:
         try:
             options.json.write_text(text, encoding="utf-8")
         except OSError as error:
             raise CommandError(f"{options.json}: {error.strerror}", "", ExitStatus.CANNOT_CREATE) from None
         print(f"\n{options.json}: the result, the same bytes for the same inputs")
-    return _STATUS[result.verdict]
+    return _STATUS[result.verdict.value]
 
 
-def show(result: Result, console: Console) -> None:
+def show(result: "Result", console: "Console", *, twins: bool = True) -> None:
     """Print a result: the statement, what was measured, the twins, the verdict, and what it does not show."""
     console.print(f"[bold]{result.claim} · {result.experiment}[/bold]")
     console.print(result.statement, markup=False)
@@ -55,17 +61,20 @@ def show(result: Result, console: Console) -> None:
         console.print(f"  {figure.name:{width}}  {value} {figure.unit}".rstrip(), markup=False)
     console.print(f"\n[bold]Twins[/bold] {_caught(result)}")
     width = max((len(control.name) for control in result.controls), default=0)
-    for control in result.controls:
+    for control in result.controls if twins else ():
         word = "caught" if control.caught else "NOT CAUGHT"
         console.print(f"  {control.name:{width}}  {word:10}  {control.how}", markup=False)
     for line in result.evidence:
         console.print(f"  {line}", style="red", markup=False)
-    console.print(f"\n[{_STYLE[result.verdict]}]{result.verdict.value.upper()}[/]", end="")
+    console.print(f"\n[{_STYLE[result.verdict.value]}]{result.verdict.value.upper()}[/]", end="")
     parameters = ", ".join(f"{name} {value}" for name, value in sorted(result.parameters.items()))
     console.print(f"   {parameters}", markup=False)
+    if result.limits:
+        console.print("Does not show:")
     for limit in result.limits:
-        console.print(f"  does not show: {limit}", style="dim", markup=False)
+        lines = textwrap.wrap(limit, console.width - 4) if console.is_terminal else [limit]
+        console.print("  · " + "\n    ".join(lines), markup=False)
 
 
-def _caught(result: Result) -> str:
+def _caught(result: "Result") -> str:
     return f"{sum(control.caught for control in result.controls)} of {len(result.controls)} caught"

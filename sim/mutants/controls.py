@@ -31,7 +31,9 @@ from sim.historical import GLOBAL_PIN_KEY, PIN_SUITE
 from sim.mutants import relay_side
 from sim.mutants.catalogue import CATALOGUE, Mutant, Side
 from sim.mutants.client_side import CLIENT_CHEATS
+from sim.mutants.outside import outside
 from sim.mutants.proofs import CheatFailed, Scene
+from sim.mutants.unseen import UNSEEN, UNSEEN_CLIENT_CHEATS, Unseen
 from sim.pin_world import pin_world
 from sim.world import Cheat, Evidence, Served, World
 from wire.errors import BlindpostError
@@ -46,6 +48,8 @@ _KEPT_IN_MEMORY: Final = {
     "device-key-in-memory": ("device_seed",),
 }
 _TWINS: Final = ("twin at rest", "twin with memory")
+_CLIENT_CHEATS: Final = {**CLIENT_CHEATS, **UNSEEN_CLIENT_CHEATS}
+_UNSEEN_OF_RELAYS: Final = {unseen.name for unseen in UNSEEN if unseen.side is Side.RELAY}
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Laboratory:
             self._home, self._evidence = world.home.path, world.evidence
         return self._home, self._evidence
 
-    def serve(self, mutant: Mutant) -> Scene:
+    def serve(self, mutant: "Mutant | Unseen") -> Scene:
         """Let a mutant cheat, and have its disclosure made.
 
         Raises:
@@ -111,7 +115,7 @@ class Laboratory:
         """
         folder = self._fresh(mutant.name)
         if mutant.side is Side.CLIENT:
-            world = asyncio.run(_talked(folder / "world", CLIENT_CHEATS[mutant.name]))
+            world = asyncio.run(_talked(folder / "world", _CLIENT_CHEATS[mutant.name]))
             return self._handed_over("honest", folder, world.home.path, world.evidence)
         if mutant.side is Side.HISTORICAL:
             home, evidence = asyncio.run(pin_world(folder / "world"))
@@ -146,9 +150,11 @@ class Laboratory:
         else:
             out.mkdir(mode=0o700)
             command = [*_command(cheat), str(own), str(out), str(spoils)]
-            done = subprocess.run(
-                command, env=_environment(), capture_output=True, check=False, text=True, timeout=_PROCESS_S_MAX
-            )
+            with outside(folder) as port:
+                spoils.write_text(json.dumps({**_spoils(cheat, evidence), "outside": port}), encoding="utf-8")
+                done = subprocess.run(
+                    command, env=_environment(), capture_output=True, check=False, text=True, timeout=_PROCESS_S_MAX
+                )
             if done.returncode:
                 raise CheatFailed(f"the relay's process ended with {done.returncode}: {done.stderr.strip()[-300:]}")
         pin_key: list[object] = [5, PIN_SUITE, GLOBAL_PIN_KEY]
@@ -285,7 +291,10 @@ def _spoils(cheat: str, evidence: Evidence) -> dict[str, object]:
 
 
 def _command(cheat: str) -> list[str]:
-    return [sys.executable, "-P", str(Path(relay_side.__file__).resolve()), cheat]
+    script = Path(relay_side.__file__).resolve()
+    if cheat in _UNSEEN_OF_RELAYS:
+        script = script.with_name("relay_unseen.py")
+    return [sys.executable, "-P", str(script), cheat]
 
 
 def _environment() -> dict[str, str]:

@@ -50,6 +50,7 @@ canary
 order wholesale
 volunteer
 audit
+prove controls
 bench
 """
 

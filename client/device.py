@@ -51,7 +51,7 @@ class Device:
         store: its open store.
         settings: how it behaves.
         surroundings: clock and randomness.
-        transport: how packets travel; without one, MQTT to the card's broker.
+        transport: how packets travel; without one, as the home says (client/route.py).
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Device:
             passphrase: opens the home later; kept nowhere.
             settings: how the device behaves.
             surroundings: clock and randomness.
-            transport: how packets travel; without one, MQTT to the card's broker.
+            transport: how packets travel; without one, as the home says (client/route.py).
             cost: what one try of a passphrase costs.
             fault: for tests of crashes; see `Store`.
 

@@ -40,7 +40,7 @@ from wire.errors import BlindpostError, FormatError
 from wire.rotation import RotationRecord
 from wire.signing import SigningKey
 
-__all__ = ["GatewayLink", "GatewayTransport"]
+__all__ = ["GatewayLink", "GatewayTransport", "LinksThroughGateway"]
 
 # A handshake that is repeated may be confirmed by its predecessor's `linked`: so many are remembered.
 _SIGNED_MAX: Final = 4
@@ -150,7 +150,23 @@ def _message(plain: bytes) -> bytes:
     return encode(Ask(plain))
 
 
-class GatewayTransport:
+class LinksThroughGateway:
+    """What every way to a gateway has in common: the device's side of the link. Meets `client.transport.LinkMaker`."""
+
+    def link(
+        self,
+        card: RelayCard,
+        device: SigningKey,
+        mailbox: bytes,
+        random: Random,
+        rotations: Sequence[RotationRecord],
+        window_bytes: int,
+    ) -> Link:
+        """The device's side of the gateway's link."""
+        return GatewayLink(card, device, mailbox, random, rotations, window_bytes)
+
+
+class GatewayTransport(LinksThroughGateway):
     """A way to a gateway in the same process. Meets `client.transport.Transport` and `LinkMaker`.
 
     Args:
@@ -168,15 +184,3 @@ class GatewayTransport:
             yield door
         finally:
             door.close()
-
-    def link(
-        self,
-        card: RelayCard,
-        device: SigningKey,
-        mailbox: bytes,
-        random: Random,
-        rotations: Sequence[RotationRecord],
-        window_bytes: int,
-    ) -> Link:
-        """The device's side of the gateway's link."""
-        return GatewayLink(card, device, mailbox, random, rotations, window_bytes)

@@ -14,9 +14,10 @@ from typing import TypeVar
 from client.beginning import begin_again
 from client.engine import Engine
 from client.errors import Unknown
+from client.route import transport_of
 from client.state import Settings, State, Surroundings
 from client.store import Store
-from client.transport import MqttTransport, Transport
+from client.transport import Transport
 
 __all__ = ["Running"]
 
@@ -30,11 +31,11 @@ class Running:
         store: the device's open store.
         settings: how it behaves.
         surroundings: clock and randomness.
-        transport: how packets travel; without one, MQTT to the card's broker.
+        transport: how packets travel; without one, as the home says (client/route.py).
 
     Raises:
         HomeInvalid: the store holds no device.
-        FormatError: the card's broker is no address.
+        FormatError: the card's broker is no address, or the home's gateway card is malformed.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Running:
         self._settings = settings
         self._surroundings = surroundings
         self._state_at_rest = State(store, settings, surroundings)
-        self._transport = transport or MqttTransport(self._state_at_rest.card.broker, store.home)
+        self._transport = transport or transport_of(self._state_at_rest.card, store.home)
         self._engine: Engine | None = None
         self.task: asyncio.Task[None] | None = None
         if store.rolled_back and self._state_at_rest.device.account:

@@ -4,7 +4,8 @@
     certificate request ── REQUEST ─▶ certificate issue     a device proves that the tag in it is its own
     certificate accept ◀─── CERT ────
 
-No device's key travels. The relay's and the broker's are made where the authority is: one operator runs all three.
+No device's key travels, and no gateway link's, which is certified in the same way: at the broker a link is a device.
+The relay's and the broker's are made where the authority is: one operator runs all three.
 """
 
 import argparse
@@ -64,12 +65,14 @@ def _add_issue(family: "Subparsers[Parser]") -> None:
             "Issues one certificate. To a broker: certificate, key and authority go into the new folder OUT. To a "
             "relay: they go into its home, and it shows them from its next start on. To a device, from its request: "
             "the certificate goes into the file OUT, for 'certificate accept'; the request proves which device made "
-            "it, and prints as the tag that the device printed. With NATS, let 'broker-config --refresh' follow."
+            "it, and prints as the tag that the device printed. With NATS, let 'broker-config --refresh' follow. A "
+            "link of a gateway is certified as a device is, and its socket for devices as a broker is."
         ),
         examples=(
             "blindpost certificate issue --ca ca --broker relay.example localhost --out broker",
             "blindpost certificate issue --ca ca --relay relay",
             "blindpost certificate issue --ca ca --device ana.request --out ana.pem",
+            "blindpost certificate issue --ca ca --broker gateway.example --out gateway/listen",
         ),
         run=_issue,
     )
@@ -87,16 +90,21 @@ def _add_request(family: "Subparsers[Parser]") -> None:
     parser = add_command(
         family,
         "request",
-        summary="on a device: make a key for the broker, and write what the authority must sign",
+        summary="on a device or gateway: make a key for the broker, and write what the authority must sign",
         description=(
             "Makes a key for TLS in the device's folder (mode 0600), and writes to REQUEST what the authority must "
             "sign. REQUEST is public; the device key signs in it that the tag is this device's. A new device on a "
-            "broker with certificates is made with 'device new --wait 0', and enrols once it has its certificate."
+            "broker with certificates is made with 'device new --wait 0', and enrols once it has its certificate. "
+            "With --link the folder is a gateway's, and the tag is that of the link."
         ),
-        examples=("blindpost certificate request --home ana --out ana.request",),
+        examples=(
+            "blindpost certificate request --home ana --out ana.request",
+            "blindpost certificate request --home gateway --link 0 --out link0.request",
+        ),
         run=_request,
     )
-    add_home(parser, "the device's folder")
+    add_home(parser, "the device's folder, or the gateway's")
+    _add_link(parser)
     parser.add_argument("--out", type=Path, metavar="REQUEST", required=True, help="where the request is written")
     add_passphrase_options(parser)
 
@@ -105,15 +113,20 @@ def _add_accept(family: "Subparsers[Parser]") -> None:
     parser = add_command(
         family,
         "accept",
-        summary="on the device: take the certificate that was issued",
+        summary="on the device or gateway: take the certificate that was issued",
         description=(
             "Checks that the certificate is for the key of this device's last request and names its tag, and puts it "
-            "to use from the next connection on."
+            "to use from the next connection on. With --link, that of a gateway's link, which is used from the "
+            "gateway's next start on if it is the link's first."
         ),
-        examples=("blindpost certificate accept --home ana ana.pem",),
+        examples=(
+            "blindpost certificate accept --home ana ana.pem",
+            "blindpost certificate accept --home gateway --link 0 link0.pem",
+        ),
         run=_accept,
     )
-    add_home(parser, "the device's folder")
+    add_home(parser, "the device's folder, or the gateway's")
+    _add_link(parser)
     parser.add_argument("certificate", type=Path, metavar="CERT", help="what the authority issued")
     add_passphrase_options(parser)
 
@@ -138,6 +151,12 @@ def _add_revoke(family: "Subparsers[Parser]") -> None:
 
 def _add_ca(parser: Parser) -> None:
     parser.add_argument("--ca", type=Path, metavar="CADIR", required=True, help="the authority's folder")
+
+
+def _add_link(parser: Parser) -> None:
+    parser.add_argument(
+        "--link", type=int, metavar="N", help="the folder is a gateway's: for its link of that number, from 0"
+    )
 
 
 def _days(text: str) -> int:
@@ -203,6 +222,8 @@ def _request(options: Options) -> int:
     from wire.identity import device_tag
 
     check_absent(options.out)
+    if options.link is not None:
+        return _request_for_link(options)
     device = open_device(options)
     try:
         write_new(options.out, request_certificate(home_of(options), device.state.keys.signing), secret=False)
@@ -220,12 +241,39 @@ def _accept(options: Options) -> int:
     from keys.pki import PEM_BYTES_MAX
 
     issued = read_bounded(options.certificate, "certificate", PEM_BYTES_MAX)
+    if options.link is not None:
+        return _accept_for_link(options, issued)
     device = open_device(options)
     try:
         accept_certificate(home_of(options), issued, device.device_key)
     finally:
         device.close()
     print(f"{home_of(options) / 'tls'}: in use from the next connection on")
+    return 0
+
+
+def _request_for_link(options: Options) -> int:
+    from blindpost.authority import request_certificate
+    from client.gateway.home import GatewayHome
+    from wire.identity import device_tag
+
+    home = GatewayHome.open(home_of(options))
+    key, path = home.link_key(options.link), home.link_path(options.link)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_new(options.out, request_certificate(path, key), secret=False)
+    print(f"{options.out}: take it to the authority")
+    print(f"tag {device_tag(key.public).hex()}")
+    return 0
+
+
+def _accept_for_link(options: Options, issued: bytes) -> int:
+    from blindpost.authority import accept_certificate
+    from client.gateway.home import GatewayHome
+
+    home = GatewayHome.open(home_of(options))
+    path = home.link_path(options.link)
+    accept_certificate(path, issued, home.link_key(options.link).public)
+    print(f"{path / 'tls'}: in use from the next connection on, or the gateway's next start if it is the link's first")
     return 0
 
 

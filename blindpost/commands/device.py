@@ -4,9 +4,10 @@
     device request ──── REQUEST ────▶ device approve        public keys, by any way; compare the code that both print
     device accept  ◀─── APPROVAL ────                       the account's signed list
 
-No private key travels: each device makes its own.
+No private key travels: each device makes its own. `device gateway` says by which way a device reaches its relay.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ from wire.errors import FormatError
 
 if TYPE_CHECKING:
     from client.device import Device
+    from client.gateway.address import GatewayCard
+    from client.transport import Transport
+    from wire.card import RelayCard
 
 __all__ = ["add_commands"]
 
@@ -39,12 +43,14 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         examples=(
             "blindpost device new --home ana --relay relay-card.toml --token ana.token",
             "blindpost device new --home ana --relay relay-card.toml --token ana.token --passphrase-fd 3 3< ana.pass",
+            "blindpost device new --home ana --relay relay-card.toml --token ana.token --gateway gateway-card.toml",
         ),
         run=_new,
     )
     add_home(parser, "the device's folder, which is made")
     parser.add_argument("--relay", type=Path, metavar="CARD", required=True, help="the relay's card, relay-card.toml")
     parser.add_argument("--token", type=Path, metavar="TOKEN", required=True, help="the account's token")
+    _add_gateway(parser)
     _add_wait(parser)
     add_passphrase_options(parser)
     parser = add_command(
@@ -62,6 +68,7 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
     add_home(parser, "the new device's folder, which is made")
     parser.add_argument("--relay", type=Path, metavar="CARD", required=True, help="the relay's card, relay-card.toml")
     parser.add_argument("--out", type=Path, metavar="REQUEST", required=True, help="where the public keys are written")
+    _add_gateway(parser)
     add_passphrase_options(parser)
     parser = add_command(
         family,
@@ -105,6 +112,36 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
     parser.add_argument("approval", type=Path, metavar="APPROVAL", help="what the first device wrote")
     _add_wait(parser)
     add_passphrase_options(parser)
+    parser = add_command(
+        family,
+        "gateway",
+        summary="say by which way this device reaches its relay: a gateway, or the broker",
+        description=(
+            "From the next connection on, every command of this device goes through that gateway, or to the broker on "
+            "the relay's card again. GATEWAY is the gateway's card, or HOST:PORT of one on this machine; without it "
+            "the setting is shown. A gateway carries ciphertext; it learns who says when how much, as the relay does."
+        ),
+        examples=(
+            "blindpost device gateway --home ana gateway-card.toml",
+            "blindpost device gateway --home ana 127.0.0.1:7480",
+            "blindpost device gateway --home ana --none",
+        ),
+        run=_gateway,
+    )
+    add_home(parser, "the device's folder")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("gateway", nargs="?", metavar="GATEWAY", help="a gateway's card, or HOST:PORT")
+    which.add_argument("--none", action="store_true", help="to the broker, without a gateway")
+    add_passphrase_options(parser)
+
+
+def _add_gateway(parser: Parser) -> None:
+    parser.add_argument(
+        "--gateway",
+        metavar="GATEWAY",
+        help="reach the relay through this gateway: its card, or HOST:PORT of one on this machine; 'device gateway' "
+        "changes it (default: the broker on CARD)",
+    )
 
 
 def _add_wait(parser: Parser) -> None:
@@ -121,15 +158,18 @@ def _new(options: Options) -> int:
     from blindpost.credentials import read_token
     from blindpost.handset import check_no_home, run_async
     from client.device import Device
+    from client.route import keep_gateway
     from wire.card import RelayCard
 
     home = home_of(options)
     check_no_home(home)
     card, token = RelayCard.read(options.relay), read_token(options.token)
+    gateway = _read_gateway(options.gateway, card)
     passphrase = read_passphrase(options, f"the new device in {home}", new=True)
 
     async def enrol() -> int:
-        device = Device.new(home, card, token, passphrase)
+        device = Device.new(home, card, token, passphrase, transport=_transport_of(gateway))
+        keep_gateway(home, gateway)
         await _enrol(device, options.wait)
         return 0
 
@@ -139,14 +179,17 @@ def _new(options: Options) -> int:
 def _request(options: Options) -> int:
     from blindpost.handset import check_no_home
     from client.device import Device
+    from client.route import keep_gateway
     from wire.card import RelayCard
 
     home = home_of(options)
     check_no_home(home)
     check_absent(options.out)
     card = RelayCard.read(options.relay)
+    gateway = _read_gateway(options.gateway, card)
     device = Device.request(home, card, read_passphrase(options, f"the new device in {home}", new=True))
     try:
+        keep_gateway(home, gateway)
         write_new(options.out, device.request_text().encode("ascii"), secret=False)
         print(f"{options.out}: take it to the account's first device")
         print(f"code {device.request_fingerprint()}")
@@ -188,6 +231,45 @@ def _accept(options: Options) -> int:
         return 0
 
     return run_async(accept())
+
+
+def _gateway(options: Options) -> int:
+    from blindpost.handset import open_device
+    from client.route import gateway_of, keep_gateway
+
+    device = open_device(options)
+    try:
+        home = home_of(options)
+        if options.none or options.gateway is not None:
+            keep_gateway(home, _read_gateway(options.gateway, device.state.card))
+        gateway = gateway_of(home)
+        print(f"{home}: {f'gateway {gateway.address.url}' if gateway else f'broker {device.state.card.broker}'}")
+    finally:
+        device.close()
+    return 0
+
+
+def _read_gateway(text: str | None, card: "RelayCard") -> "GatewayCard | None":
+    """A gateway's card from its file, or for the address of one on this machine."""
+    from client.gateway.address import GatewayAddress, GatewayCard
+
+    if text is None:
+        return None
+    path = Path(text)
+    if not path.is_file() and (os.sep in text or ":" not in text):
+        raise CommandError(f"{text} is not there", "name a gateway's card, or HOST:PORT", ExitStatus.NO_INPUT)
+    if not path.is_file():
+        return GatewayCard(card.relay_id, GatewayAddress.from_text(text))
+    gateway = GatewayCard.read(path)
+    if gateway.relay_id != card.relay_id:
+        raise CommandError(f"{text} leads to another relay", "ask for the card of your own", ExitStatus.CONFIGURATION)
+    return gateway
+
+
+def _transport_of(gateway: "GatewayCard | None") -> "Transport | None":
+    from client.gateway_socket import SocketTransport
+
+    return None if gateway is None else SocketTransport(gateway)
 
 
 async def _enrol(device: "Device", wait_s: float) -> None:

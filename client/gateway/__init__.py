@@ -6,10 +6,15 @@
     traffic.py     turns, frames, answers
     link.py        the two joined: one link, without I/O
     service.py     links at work: connections, tasks, who is on which link
-    door.py        the local protocol's bytes
+    upstream.py    the way to the broker, by its URL; nats.py: NATS's own protocol
+    door.py        the local protocol's bytes; framing.py: on a socket
+    server.py      the socket for devices; admission.py: who may begin to join
+    home.py        a gateway's folder; address.py: its public card
+    process.py     all of it as a process, `python -m client.gateway`
     limits.py      every bound
 
-The device's side of it is client/gateway_link.py. A gateway sees ciphertext: nothing here imports keys/.
+The device's side is client/gateway_link.py and gateway_socket.py. A gateway sees ciphertext: nothing here imports
+keys/.
 """
 
 from client.gateway.door import Door

@@ -7,20 +7,17 @@ What a device says that is malformed harms that device only: its door closes.
 
 import asyncio
 from collections import deque
-from typing import Final
 
 from client.errors import GatewayBusy, Refused, TransportClosed
+from client.gateway.framing import DEVICE_MESSAGE_BYTES_MAX
 from client.gateway.messages import Ask, Challenge, DeviceMessage, Join, Proof, Settle, check_join
 from client.gateway.service import Gateway, Member
 from wire.codec import decode, encode
 from wire.commands import DeviceCommand, Refusal, decode_device_commands
 from wire.errors import BlindpostError, FormatError, RefusalCode
-from wire.limits import FRAME_BYTES_MAX, ID_BYTES
+from wire.limits import ID_BYTES
 
 __all__ = ["Door"]
-
-# The plaintext of a frame, and the few bytes around it.
-_MESSAGE_BYTES_MAX: Final = FRAME_BYTES_MAX + 16
 
 
 class Door:
@@ -41,6 +38,11 @@ class Door:
     def __repr__(self) -> str:
         return f"Door({self._member!r})"
 
+    @property
+    def member(self) -> Member | None:
+        """The device's place, once it has joined."""
+        return self._member
+
     async def send(self, packet: bytes) -> None:
         """Take a packet of the device.
 
@@ -56,8 +58,8 @@ class Door:
             raise TransportClosed(str(error)) from None
 
     def _take(self, packet: bytes) -> None:
-        if len(packet) > _MESSAGE_BYTES_MAX:
-            raise FormatError("message", f"has {len(packet)} bytes", _MESSAGE_BYTES_MAX)
+        if len(packet) > DEVICE_MESSAGE_BYTES_MAX:
+            raise FormatError("message", f"has {len(packet)} bytes", DEVICE_MESSAGE_BYTES_MAX)
         message: DeviceMessage = decode(DeviceMessage, packet, "message")
         member = self._member
         if isinstance(message, Join):

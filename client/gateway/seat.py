@@ -11,13 +11,17 @@ what others said.
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Final
 
 from client.errors import Refused
 from client.gateway.messages import Heard
-from wire.commands import Ack, DeviceCommand, Enrol, PublishPrekeys, Subscribe
+from wire.commands import Ack, AddPrekeys, DeviceCommand, Enrol, PublishPrekeys, Subscribe
 from wire.errors import RefusalCode
 
-__all__ = ["Asked", "Seat", "check_entitled", "is_admitted"]
+__all__ = ["Asked", "Seat", "check_entitled", "is_admitted", "offers_prekeys"]
+
+# An honest device has two of them under way at most, an upload and an addition.
+_DROPPED_MAX: Final = 64
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -50,7 +54,7 @@ class Seat:
 
     `known` is whether the relay has told of it, and `enrolled` what; `on_link` is whether the standing link speaks for
     it; `unsigned` whether it was offered a handshake and has not signed since; `silent` whether it was left out of one
-    for that.
+    for that; `dropped` are refs of its commands that the gateway has given up and must not take again.
 
     Args:
         device_key: 32 bytes.
@@ -74,6 +78,17 @@ class Seat:
     heard: deque[Heard] = field(default_factory=deque)
     heard_bytes: int = 0
     unheard: int = 0
+    dropped: dict[int, None] = field(default_factory=dict)
+
+    def drop(self, ref: int) -> None:
+        """Remember that a command is not to be taken again: the device repeats it until it hears of the new link."""
+        self.dropped[ref] = None
+        while len(self.dropped) > _DROPPED_MAX:
+            del self.dropped[next(iter(self.dropped))]
+
+    def has_dropped(self, ref: int) -> bool:
+        """Whether a command of that ref was dropped, and the device has not settled it yet."""
+        return ref in self.dropped
 
     def __repr__(self) -> str:
         return f"Seat(device_key={self.device_key.hex()[:16]}, asked={len(self.asked)}, heard={len(self.heard)})"
@@ -101,3 +116,11 @@ def is_admitted(seat: Seat, kind: type) -> bool:
     link as soon as one of them is enrolled.
     """
     return seat.enrolled or kind in {Enrol, PublishPrekeys}
+
+
+def offers_prekeys(asked: Asked) -> bool:
+    """Whether a command offers one-time prekeys of a device that is enrolled.
+
+    An enrolment offers some too, but the relay takes it once: it keeps the account's list, whatever else it forgets.
+    """
+    return asked.kind in {PublishPrekeys, AddPrekeys}

@@ -292,6 +292,8 @@ class Gateway:
         transport: how packets reach the broker.
         random: a source of secret random bytes.
         limits: every bound.
+
+    `failed` is set when a link has ended by a fault of this program; leaving the context raises it.
     """
 
     def __init__(
@@ -311,6 +313,7 @@ class Gateway:
         self.lanes: list[Lane] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._open = False
+        self.failed = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"Gateway(devices={len(self.members)}, links={len(self.lanes)}, seed=<redacted>)"
@@ -368,8 +371,15 @@ class Gateway:
         link = SharedLink(self.card, link_key(self._seed, index), self.random, self.limits)
         lane = Lane(link, self.card.relay_id, self._transport, self.random, self.limits)
         self.lanes.append(lane)
-        self._tasks.append(asyncio.create_task(lane.run(), name=f"gateway link {index}"))
+        task = asyncio.create_task(lane.run(), name=f"gateway link {index}")
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
         return lane
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        # Links come back from every failure of broker and relay: one that ends while the gateway runs met a bug.
+        if self._open and not task.cancelled():
+            self.failed.set()
 
 
 def link_key(seed: bytes, index: int) -> SigningKey:

@@ -12,6 +12,9 @@ Rules:
   answers that one device does not get (a full mailbox, a lost frame) hold nobody else up;
 * a command is repeated after 2 s, doubling to 60 s, with jitter, until it is answered or settled; refused for now, it
   rests as long as the relay says; on a new link everything goes again at once, in its order;
+* but not one-time prekeys (commands 7 and 8): what the relay did not answer on the old link it may have stored, handed
+  out and, after a crash, forgotten to have handed out. They are dropped, and not taken again under the same ref; the
+  device offers others once it is told of the new link (client/enrolment.py);
 * a submit is answered by receipts, and settled by the device once it has verified them: the gateway believes none;
 * for a device that does not take what it is told the answer counts as lost, so that it is asked for again, and
   deliveries are dropped, as on any network; nothing waits without bound, and nobody else waits.
@@ -28,7 +31,7 @@ from client.backoff import Random, jittered
 from client.errors import GatewayBusy
 from client.gateway.limits import Budget, GatewayLimits
 from client.gateway.messages import Answers, Confirmed, Heard, Offer
-from client.gateway.seat import Asked, Seat, check_entitled, is_admitted
+from client.gateway.seat import Asked, Seat, check_entitled, is_admitted, offers_prekeys
 from wire.codec import encode
 from wire.commands import (
     Delivery,
@@ -126,7 +129,7 @@ class Traffic:
             FormatError: larger than a frame.
             GatewayBusy: its queue, or the link's, is full; nothing was queued.
         """
-        if command.ref in seat.asked:
+        if command.ref in seat.asked or seat.has_dropped(command.ref):
             return
         check_entitled(seat, command)
         limits, budget = self._limits, self._asked_budget
@@ -158,6 +161,7 @@ class Traffic:
     def settle(self, seat: Seat, refs: Iterable[int]) -> None:
         """The device waits for these no more."""
         for ref in refs:
+            seat.dropped.pop(ref, None)
             asked = seat.asked.get(ref)
             if asked is not None:
                 self._drop(asked)
@@ -290,6 +294,9 @@ class Traffic:
         """A new link speaks for these devices: all that is not answered goes again, or waits for a link."""
         self._turns.clear()
         for seat in self._by_mailbox.values():
+            for asked in [asked for asked in seat.asked.values() if offers_prekeys(asked)]:
+                self._drop(asked)
+                seat.drop(asked.ref_of_device)
             seat.on_link = seat.device_key in proved
             seat.turning = False
             self._again(seat)

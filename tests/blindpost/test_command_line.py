@@ -36,10 +36,14 @@ certificate revoke
 broker-config
 tenant add
 tenant activate
+gateway init
+gateway run
+gateway show
 device new
 device request
 device approve
 device accept
+device gateway
 mail send
 chat send
 chat ping

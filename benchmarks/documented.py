@@ -117,6 +117,8 @@ _PEERS = {
     "CPU accepting, ms": "server CPU, accepting",
     "CPU draining, ms": "server CPU, draining",
     "load busy accepting, %": "load busy, accepting",
+    "flushes/1000 accepted": "flushes, accepting",
+    "flushes/1000 drained": "flushes, draining",
 }
 
 

@@ -1,12 +1,17 @@
-"""Counts fsync and fdatasync of a process and its children: a small library that is loaded before libc's.
+"""Counts fsync and fdatasync of a process and its children, in two ways.
 
-Made with the system's C compiler when it is asked for. It sees what calls libc (Python, SQLite, PostgreSQL, Erlang) and
-not what makes system calls itself (Go: nats-server). The counter lies in a file that all processes map.
+- `counting`: a small library that is loaded before libc's, made with the system's C compiler when it is asked for. It
+  costs nothing to speak of, sees what calls libc (Python, SQLite, PostgreSQL, Erlang), and not what makes system calls
+  itself (Go: nats-server). The counter lies in a file that all processes map.
+- `tracing`: strace, which stops a process at these two calls alone (seccomp) and sees them whoever makes them. It slows
+  what it counts, so that nothing else may be measured in such a round.
 """
 
 import contextlib
 import mmap
+import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +19,7 @@ from pathlib import Path
 from benchmarks.machine import program
 from benchmarks.processes import ServerError
 
-__all__ = ["Counter", "counting"]
+__all__ = ["Counter", "Tracer", "counting", "missing_tracer", "tracing"]
 
 _SOURCE = r"""
 #define _GNU_SOURCE
@@ -81,3 +86,41 @@ def counting(folder: Path) -> Iterator[Counter]:
     counter.write_bytes(bytes(mmap.PAGESIZE))
     with counter.open("r+b") as file, mmap.mmap(file.fileno(), mmap.PAGESIZE) as mapped:
         yield Counter({"LD_PRELOAD": str(library), "FLUSH_COUNTER": str(counter)}, mapped)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracer:
+    """What runs a program under strace, and the file in which it writes."""
+
+    prefix: tuple[str, ...]
+    folder: Path
+
+    def count(self) -> int:
+        """Flushes so far, of all that was run with the prefix."""
+        lines = [line for file in self.folder.iterdir() for line in file.read_bytes().splitlines()]
+        # A call that another thread's line cuts in two is written as `unfinished` and `resumed`.
+        return sum(b"sync(" in line and b" resumed>" not in line for line in lines)
+
+
+def missing_tracer() -> str | None:
+    """Why flushes cannot be traced here."""
+    return None if program("strace") is not None else "strace is not installed (apt-get install strace)"
+
+
+@contextlib.contextmanager
+def tracing() -> Iterator[Tracer]:
+    """A tracer with a folder of its own.
+
+    Raises:
+        ServerError: strace is not installed.
+    """
+    strace = program("strace")
+    if strace is None:
+        raise ServerError(f"flushes cannot be counted: {missing_tracer()}")
+    with tempfile.TemporaryDirectory(prefix="blindpost-bench-") as folder:
+        if os.getuid() == 0:
+            # A server that refuses root writes here as its own user.
+            Path(folder).chmod(0o777)
+        # -D: the program stays our child and strace is not; -ff: a file for each process, so that programs do not mix.
+        calls = ("--seccomp-bpf", "-e", "trace=fsync,fdatasync", "-e", "signal=none")
+        yield Tracer((strace, "-D", "-ff", "-qq", *calls, "-o", f"{folder}/flushes", "--"), Path(folder))

@@ -177,5 +177,4 @@ def memory_of(*pids: int) -> dict[str, int]:
 
 def own_cpu_s() -> float:
     """User and system time of this process so far."""
-    times = os.times()
-    return times.user + times.system
+    return time.process_time()

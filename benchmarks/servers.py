@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +38,14 @@ def missing_broker(broker: str) -> str | None:
 
 
 @contextlib.contextmanager
-def mosquitto(folder: Path, *more: str) -> Iterator[tuple[Server, int]]:
-    """Mosquitto without persistence, open to everybody on loopback; gives its process and port."""
+def mosquitto(folder: Path, *more: str, prefix: Sequence[str] = ()) -> Iterator[tuple[Server, int]]:
+    """Mosquitto without persistence, open to everybody on loopback; gives its process and port.
+
+    Args:
+        folder: where its configuration is.
+        more: further lines of configuration.
+        prefix: what runs the program, such as a tracer.
+    """
     path = program("mosquitto")
     if path is None:
         raise ServerError("mosquitto is not installed")
@@ -48,18 +54,19 @@ def mosquitto(folder: Path, *more: str) -> Iterator[tuple[Server, int]]:
     # A queue without bound, so that QoS 0 packets of a burst are not dropped before the relay reads them.
     lines = [f"listener {port} 127.0.0.1", "allow_anonymous true", "log_type none", "max_queued_bytes 0", *more]
     config.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with started([path, "-c", config], folder / "mosquitto.log") as server:
+    with started([*prefix, path, "-c", config], folder / "mosquitto.log") as server:
         wait_for(server, port)
         yield server, port
 
 
 @contextlib.contextmanager
-def nats_server(folder: Path, *more: str) -> Iterator[tuple[Server, int]]:
+def nats_server(folder: Path, *more: str, prefix: Sequence[str] = ()) -> Iterator[tuple[Server, int]]:
     """nats-server on loopback; gives its process and port.
 
     Args:
         folder: where its configuration and data are.
         more: further lines of configuration.
+        prefix: what runs the program, such as a tracer.
     """
     path = program("nats-server")
     if path is None:
@@ -68,7 +75,7 @@ def nats_server(folder: Path, *more: str) -> Iterator[tuple[Server, int]]:
     config = folder / "nats.conf"
     lines = [f"listen: 127.0.0.1:{port}", "max_pending: 512MB", *more]
     config.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with started([path, "-c", config], folder / "nats.log") as server:
+    with started([*prefix, path, "-c", config], folder / "nats.log") as server:
         wait_for(server, port)
         yield server, port
 
@@ -106,6 +113,7 @@ def relay_server(
     home: Path | None = None,
     environment: dict[str, str] | None = None,
     fill: Callable[[Path], None] | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[RelayServer]:
     """A relay and its broker, ended when the block is left.
 
@@ -115,6 +123,7 @@ def relay_server(
         home: the relay's home, made if it is not there; in `folder` when None.
         environment: added to the relay's.
         fill: called with the home before the relay starts.
+        prefix: what runs the relay, such as a tracer.
 
     Raises:
         ServerError: one of them did not start.
@@ -144,7 +153,7 @@ def relay_server(
         if fill is not None:
             fill(home)
         log = folder / "relay.out"
-        command = [sys.executable, "-m", "relay", "run", "--home", home]
+        command = [*prefix, sys.executable, "-m", "relay", "run", "--home", home]
         start_s = time.monotonic()
         server = stack.enter_context(started(command, log, environment))
         deadline = time.monotonic() + READY_S_MAX

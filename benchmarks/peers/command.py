@@ -7,49 +7,59 @@ all alike: compare ratios of one run, not figures of two.
 
 A peer that is not installed is skipped with the reason. CPU is that of all the server's processes; for ours, broker
 included. `load busy` near 100 % of a core says that our client, not the server, was the limit.
+
+`--count-fsyncs` adds a round of a fifth of the messages, under strace.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
 
+from benchmarks import fsyncs
 from benchmarks.charts import Chart, bars_of
 from benchmarks.load.parties import body_bytes_for
 from benchmarks.machine import facts, versions
+from benchmarks.peers import rabbitmq
 from benchmarks.peers.jetstream import JetStream
 from benchmarks.peers.mosquitto import Mosquitto
 from benchmarks.peers.ours import Blindpost
 from benchmarks.peers.postgresql import PostgreSql
 from benchmarks.peers.prosody import Prosody
-from benchmarks.peers.rabbitmq import RabbitMq
-from benchmarks.peers.work import Outcome, Peer, Work
+from benchmarks.peers.synapse import ENVIRONMENT, Synapse, program_of, version_of
+from benchmarks.peers.work import Outcome, Peer, Watch, Work
 from benchmarks.progress import progress
 from benchmarks.report import Case, Report, Skipped, new_report
 from benchmarks.running import command_line, finish, guarded, parser_of
 
 __all__ = ["main"]
 
-_PROGRAMS = ("mosquitto", "nats-server", "postgres", "rabbitmqctl", "prosodyctl")
+_PROGRAMS = ("mosquitto", "nats-server", "postgres", "prosodyctl")
 _PACKAGES = ("msgspec", "PyNaCl", "uvloop", "nats-py", "psycopg")
-_NOT_BUILT = (
-    ("Synapse (to-device)", "its load is not built yet"),
-    ("NATS JetStream R3", "three nodes are not built yet"),
-)
+_SYNAPSE_BATCH = 32
+_COUNTED_SHARE = 5
+"""Flushes are counted over a fifth of the messages: what counts them slows the servers."""
 
 
-def peers() -> dict[str, Peer]:
-    """Every peer, by the name that `--only` takes."""
+def peers(synapse: Path | None = None) -> dict[str, Peer]:
+    """Every peer, by the name that `--only` takes.
+
+    Args:
+        synapse: the environment that Synapse is installed in; looked for when None.
+    """
     return {
         "blindpost-gateways": Blindpost("nats", gateways=True),
         "blindpost-devices": Blindpost("nats", gateways=False),
         "blindpost-mosquitto": Blindpost("mosquitto", gateways=True),
         "postgresql": PostgreSql(kept=False),
         "postgresql-kept": PostgreSql(kept=True),
-        "rabbitmq-quorum": RabbitMq("quorum"),
-        "rabbitmq-classic": RabbitMq("classic"),
+        "rabbitmq-quorum": rabbitmq.RabbitMq("quorum"),
+        "rabbitmq-classic": rabbitmq.RabbitMq("classic"),
         "jetstream-sync": JetStream(sync_always=True),
         "prosody-sqlite": Prosody(sqlite=True),
+        "synapse": Synapse(batch=1, environment=synapse),
+        "synapse-batched": Synapse(batch=_SYNAPSE_BATCH, environment=synapse),
         "jetstream": JetStream(sync_always=False),
+        "jetstream-r3": JetStream(sync_always=False, replicas=3),
         "prosody": Prosody(sqlite=False),
         "mosquitto": Mosquitto(),
     }
@@ -68,19 +78,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--senders", type=int, default=usual.senders, help="default 20")
     parser.add_argument("--recipients", type=int, default=usual.recipients, help="default 1000")
     parser.add_argument("--window", type=int, default=usual.window, help="unacknowledged a sender (default 64)")
+    parser.add_argument(
+        "--synapse",
+        type=Path,
+        metavar="DIR",
+        help=f"environment of Python with matrix-synapse (default {ENVIRONMENT}, or synapse_homeserver on the path)",
+    )
+    parser.add_argument("--count-fsyncs", action="store_true", help="one more, smaller round under strace")
     parser.add_argument("--only", help=f"these, with commas between: {', '.join(peers())}")
     return parser
 
 
 def _main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
-    known = peers()
+    known = peers(options.synapse)
     wanted = options.only.split(",") if options.only else list(known)
     if unknown := [name for name in wanted if name not in known]:
         _parser().error(f"--only: unknown: {', '.join(unknown)}")
     with tempfile.TemporaryDirectory(prefix="blindpost-bench-") as folder:
         machine = facts(Path(folder))
     found = versions(_PROGRAMS, _PACKAGES)
+    if (rabbit := rabbitmq.version()) is not None:
+        found["RabbitMQ"] = rabbit
+    if (path := program_of(options.synapse)) is not None:
+        found["matrix-synapse"] = version_of(path)
     report = new_report("peers", command_line("peers", argv), options.seed, machine, found)
     chosen = []
     for peer in (known[name] for name in wanted):
@@ -88,25 +109,36 @@ def _main(argv: list[str]) -> int:
             chosen.append(peer)
         else:
             report.skipped.append(Skipped(peer.name, reason))
-    if not options.only:
-        report.skipped += [Skipped(name, reason) for name, reason in _NOT_BUILT]
-    with progress(options.rounds * len(chosen)) as bar:
+    counted = options.count_fsyncs and fsyncs.missing_tracer() is None
+    if options.count_fsyncs and not counted:
+        report.skipped.append(Skipped("flushes", fsyncs.missing_tracer() or ""))
+    with progress((options.rounds + counted) * len(chosen)) as bar:
         for number in range(options.rounds):
             for peer in chosen:
-                work = Work(
-                    options.messages,
-                    options.bytes,
-                    options.senders,
-                    options.recipients,
-                    options.window,
-                    options.seed + number,
-                )
+                work = _work(options, options.messages, number)
                 bar.step(f"{peer.name}, round {number + 1}")
                 with tempfile.TemporaryDirectory(prefix="blindpost-bench-") as data:
-                    outcome = peer.run(Path(data), work, lambda done: bar.within(done, options.messages))
+                    outcome = peer.run(Path(data), work, Watch(lambda done: bar.within(done, options.messages)))
                 _write_down(_case(report, peer, work), outcome, work)
                 bar.done()
+        for peer in chosen if counted else ():
+            bar.step(f"{peer.name}, counting flushes")
+            _count(report, peer, _work(options, max(options.messages // _COUNTED_SHARE, 1), 0))
+            bar.done()
     return finish(report, charts(report), options.out)
+
+
+def _work(options: argparse.Namespace, messages: int, number: int) -> Work:
+    return Work(messages, options.bytes, options.senders, options.recipients, options.window, options.seed + number)
+
+
+def _count(report: Report, peer: Peer, work: Work) -> None:
+    """A round in which only flushes are counted."""
+    with fsyncs.tracing() as tracer, tempfile.TemporaryDirectory(prefix="blindpost-bench-") as data:
+        outcome = peer.run(Path(data), work, Watch(lambda done: None, tracer.prefix, tracer.count))
+    case = report.case(peer.name)
+    case.add("flushes, accepting", "/1000 messages", "less", outcome.accept_flushes * 1_000 / work.messages)
+    case.add("flushes, draining", "/1000 messages", "less", outcome.drain_flushes * 1_000 / work.messages)
 
 
 def _case(report: Report, peer: Peer, work: Work) -> Case:

@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from benchmarks.load.worker import loop_factory
-from benchmarks.peers.work import Account, Outcome, Work, within
+from benchmarks.peers.work import Account, Outcome, Watch, Work, within
 from benchmarks.processes import own_cpu_s, usage_of
 
 __all__ = ["Failure", "Window", "Session", "measured", "slots"]
@@ -79,35 +79,45 @@ def slots(work: Work, at_once: int) -> asyncio.Semaphore:
     return asyncio.Semaphore(min(at_once, work.recipients))
 
 
-def measured(session: Session, pid: int, work: Work, tell: Callable[[int], None]) -> Outcome:
+def measured(session: Session, pids: Sequence[int], work: Work, watch: Watch) -> Outcome:
     """Take a session through one round.
 
     Args:
         session: the peer's.
-        pid: the server's process; its descendants count with it.
+        pids: the server's processes; their descendants count with them.
         work: how much.
-        tell: told how many are accepted.
+        watch: told how many are accepted, and asked for the flushes so far.
     """
 
     async def run() -> Outcome:
         account, failure = Account(work), Failure()
         await within([session.prepare(account, failure)], failure.future)
         try:
-            cpu, own_s, start_s = usage_of(pid).cpu_s, own_cpu_s(), time.perf_counter()
-            await within([session.accept(account, failure, tell)], failure.future)
+            cpu, flushes = usage_of(*pids).cpu_s, watch.flushes()
+            own_s, start_s = own_cpu_s(), time.perf_counter()
+            await within([session.accept(account, failure, watch.tell)], failure.future)
             accept_s, accept_own_s = time.perf_counter() - start_s, own_cpu_s() - own_s
-            between = usage_of(pid).cpu_s
+            between, flushes_between = usage_of(*pids).cpu_s, watch.flushes()
             own_s, start_s = own_cpu_s(), time.perf_counter()
             await within([session.drain(account, failure)], failure.future)
             drain_s, drain_own_s = time.perf_counter() - start_s, own_cpu_s() - own_s
-            end = usage_of(pid).cpu_s
+            end, flushes_end = usage_of(*pids).cpu_s, watch.flushes()
         finally:
             await session.close()
         if failure.future.done():
             failure.future.result()
         failure.future.cancel()
         account.close()
-        return Outcome(accept_s, drain_s, between - cpu, end - between, accept_own_s, drain_own_s)
+        return Outcome(
+            accept_s=accept_s,
+            drain_s=drain_s,
+            accept_cpu_s=between - cpu,
+            drain_cpu_s=end - between,
+            load_accept_cpu_s=accept_own_s,
+            load_drain_cpu_s=drain_own_s,
+            accept_flushes=flushes_between - flushes,
+            drain_flushes=flushes_end - flushes_between,
+        )
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(run())

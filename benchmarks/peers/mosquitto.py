@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.load import mqtt
 from benchmarks.peers.measured import Failure, Window, measured, slots
-from benchmarks.peers.work import Account, Outcome, Work
+from benchmarks.peers.work import Account, Outcome, Watch, Work
 from benchmarks.servers import missing_broker, mosquitto
 
 __all__ = ["Mosquitto"]
@@ -23,11 +23,11 @@ class Mosquitto:
         """See `Peer.missing`."""
         return missing_broker("mosquitto")
 
-    def run(self, folder: Path, work: Work, tell: Callable[[int], None]) -> Outcome:
+    def run(self, folder: Path, work: Work, watch: Watch) -> Outcome:
         """See `Peer.run`."""
         settings = ["max_queued_messages 0", "max_inflight_messages 0", "set_tcp_nodelay true"]
-        with mosquitto(folder, *settings) as (server, port):
-            return measured(_Session(port), server.pid, work, tell)
+        with mosquitto(folder, *settings, prefix=watch.prefix) as (server, port):
+            return measured(_Session(port), [server.pid], work, watch)
 
 
 class _Session:

@@ -5,12 +5,11 @@ Each message of the work is one envelope whose body is what a device would make 
 gateway; recipients come back each by a connection and a link of its own, or through gateways of 250.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.load.job import Job
 from benchmarks.load.process import running
-from benchmarks.peers.work import Outcome, Work
+from benchmarks.peers.work import Outcome, Watch, Work
 from benchmarks.processes import usage_of
 from benchmarks.servers import missing_broker, relay_server
 
@@ -37,9 +36,9 @@ class Blindpost:
         """See `Peer.missing`."""
         return missing_broker(self._transport)
 
-    def run(self, folder: Path, work: Work, tell: Callable[[int], None]) -> Outcome:
+    def run(self, folder: Path, work: Work, watch: Watch) -> Outcome:
         """See `Peer.run`."""
-        with relay_server(folder, self._transport) as relay:
+        with relay_server(folder, self._transport, prefix=watch.prefix) as relay:
             pids = [relay.server.pid] + ([relay.broker.pid] if relay.broker is not None else [])
             job = Job(
                 name="work",
@@ -59,12 +58,12 @@ class Blindpost:
                 online=False,
                 recipients_alone=not self._gateways,
             )
-            with running([job], tell) as loads:
-                start = usage_of(*pids).cpu_s
+            with running([job], watch.tell) as loads:
+                start, flushes = usage_of(*pids).cpu_s, watch.flushes()
                 loads.phase("submit", "submitted")
-                between = usage_of(*pids).cpu_s
+                between, flushes_between = usage_of(*pids).cpu_s, watch.flushes()
                 loads.phase("drain", "drained")
-                end = usage_of(*pids).cpu_s
+                end, flushes_end = usage_of(*pids).cpu_s, watch.flushes()
                 (result,) = loads.phase("finish", "finished")
         return Outcome(
             accept_s=(result.submitted_ns - result.submit_start_ns) / 1e9,
@@ -73,4 +72,6 @@ class Blindpost:
             drain_cpu_s=end - between,
             load_accept_cpu_s=result.submit_cpu_s,
             load_drain_cpu_s=result.drain_cpu_s,
+            accept_flushes=flushes_between - flushes,
+            drain_flushes=flushes_end - flushes_between,
         )

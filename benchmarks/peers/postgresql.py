@@ -13,13 +13,13 @@ import pwd
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import program
 from benchmarks.peers.measured import Failure, measured, slots
-from benchmarks.peers.work import Account, Outcome, Work
+from benchmarks.peers.work import Account, Outcome, Watch, Work
 from benchmarks.processes import Server, ServerError, free_port, started, wait_for
 
 __all__ = ["PostgreSql"]
@@ -54,14 +54,14 @@ class PostgreSql:
             return "its client is not installed (pip install 'psycopg[binary]')"
         return None
 
-    def run(self, folder: Path, work: Work, tell: Callable[[int], None]) -> Outcome:
+    def run(self, folder: Path, work: Work, watch: Watch) -> Outcome:
         """See `Peer.run`."""
-        with _postgresql(folder) as (server, port):
-            return measured(_Session(port, self._kept), server.pid, work, tell)
+        with _postgresql(folder, watch.prefix) as (server, port):
+            return measured(_Session(port, self._kept), [server.pid], work, watch)
 
 
 @contextlib.contextmanager
-def _postgresql(folder: Path) -> Iterator[tuple[Server, int]]:
+def _postgresql(folder: Path, prefix: Sequence[str]) -> Iterator[tuple[Server, int]]:
     initdb, postgres = program("initdb"), program("postgres")
     if initdb is None or postgres is None:
         raise ServerError("PostgreSQL is not installed")
@@ -85,7 +85,7 @@ def _postgresql(folder: Path) -> Iterator[tuple[Server, int]]:
         raise ServerError(f"initdb: {made.stderr.strip()[-300:]}")
     port = free_port()
     settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "max_connections": 200}
-    command: list[object] = [postgres, "-D", data]
+    command: list[object] = [*prefix, postgres, "-D", data]
     for name, value in settings.items():
         command += ["-c", f"{name}={value}"]
     with started(command, folder / "pg.log", folder=data, user=user) as server:

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.load import xmpp
 from benchmarks.machine import program
 from benchmarks.peers.measured import Failure, Window, measured, slots
-from benchmarks.peers.work import Account, Outcome, Work
+from benchmarks.peers.work import Account, Outcome, Watch, Work
 from benchmarks.processes import Server, ServerError, free_port, started, wait_for
 
 __all__ = ["Prosody"]
@@ -59,14 +59,14 @@ class Prosody:
             return "Lua's binding of SQLite is not installed (apt-get install lua-dbi-sqlite3)"
         return None
 
-    def run(self, folder: Path, work: Work, tell: Callable[[int], None]) -> Outcome:
+    def run(self, folder: Path, work: Work, watch: Watch) -> Outcome:
         """See `Peer.run`."""
-        with _prosody(folder, self._storage, work) as (server, port):
-            return measured(_Session(port), server.pid, work, tell)
+        with _prosody(folder, self._storage, work, watch.prefix) as (server, port):
+            return measured(_Session(port), [server.pid], work, watch)
 
 
 @contextlib.contextmanager
-def _prosody(folder: Path, storage: str, work: Work) -> Iterator[tuple[Server, int]]:
+def _prosody(folder: Path, storage: str, work: Work, prefix: Sequence[str]) -> Iterator[tuple[Server, int]]:
     path = program("prosody")
     if path is None:
         raise ServerError("prosody is not installed")
@@ -78,7 +78,7 @@ def _prosody(folder: Path, storage: str, work: Work) -> Iterator[tuple[Server, i
         (accounts / f"{user}.dat").write_text(f'return {{ ["password"] = "{_PASSWORD}"; }};\n', encoding="ascii")
     config = folder / "prosody.cfg.lua"
     config.write_text(_CONFIG.format(folder=folder, port=port, storage=storage, domain=_DOMAIN), encoding="ascii")
-    with started([path, "-F", "--config", config], folder / "prosody.out") as server:
+    with started([*prefix, path, "-F", "--config", config], folder / "prosody.out") as server:
         wait_for(server, port)
         yield server, port
 

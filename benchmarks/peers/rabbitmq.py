@@ -4,16 +4,16 @@ import asyncio
 import contextlib
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.load import amqp
 from benchmarks.machine import program
 from benchmarks.peers.measured import Failure, Window, measured, slots
-from benchmarks.peers.work import Account, Outcome, Work
+from benchmarks.peers.work import Account, Outcome, Watch, Work
 from benchmarks.processes import Server, ServerError, free_port, started, wait_for
 
-__all__ = ["RabbitMq"]
+__all__ = ["RabbitMq", "version"]
 
 
 class RabbitMq:
@@ -36,10 +36,10 @@ class RabbitMq:
             return "rabbitmq-server is not installed (apt-get install rabbitmq-server)"
         return None
 
-    def run(self, folder: Path, work: Work, tell: Callable[[int], None]) -> Outcome:
+    def run(self, folder: Path, work: Work, watch: Watch) -> Outcome:
         """See `Peer.run`."""
-        with _rabbitmq(folder) as (server, port):
-            return measured(_Session(port, self._kind.encode()), server.pid, work, tell)
+        with _rabbitmq(folder, watch.prefix) as (server, port):
+            return measured(_Session(port, self._kind.encode()), [server.pid], work, watch)
 
 
 def _server_script() -> Path | None:
@@ -51,8 +51,18 @@ def _server_script() -> Path | None:
     return Path(found) if found is not None else None
 
 
+def version() -> str | None:
+    """The version by the name of the server's folder; None without one.
+
+    `rabbitmqctl` is not asked: it starts a port mapper that stays, on the usual port, for a look at a number.
+    """
+    script = _server_script()
+    named = [part for part in script.parts if part.startswith("rabbitmq_server-")] if script is not None else []
+    return named[0].removeprefix("rabbitmq_server-") if named else None
+
+
 @contextlib.contextmanager
-def _rabbitmq(folder: Path) -> Iterator[tuple[Server, int]]:
+def _rabbitmq(folder: Path, prefix: Sequence[str]) -> Iterator[tuple[Server, int]]:
     script = _server_script()
     if script is None:
         raise ServerError("rabbitmq-server is not installed")
@@ -72,12 +82,13 @@ def _rabbitmq(folder: Path) -> Iterator[tuple[Server, int]]:
         "ERL_EPMD_PORT": str(epmd_port),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
     }
-    with started([script], folder / "rabbit.out", environment, folder) as server:
-        try:
+    try:
+        with started([*prefix, script], folder / "rabbit.out", environment, folder) as server:
             wait_for(server, port)
             yield server, port
-        finally:
-            _end_epmd(epmd_port)
+    finally:
+        # After the server: while a node is registered, the port mapper refuses to end.
+        _end_epmd(epmd_port)
 
 
 def _end_epmd(port: int) -> None:

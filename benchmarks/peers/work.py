@@ -9,13 +9,13 @@ import asyncio
 import os
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from benchmarks.load.ledger import LostOrDoubled
 
-__all__ = ["Account", "Outcome", "Peer", "Work", "within"]
+__all__ = ["Account", "Outcome", "Peer", "Watch", "Work", "within"]
 
 MARK_BYTES = 16
 
@@ -42,8 +42,21 @@ class Outcome:
     drain_cpu_s: float
     load_accept_cpu_s: float
     load_drain_cpu_s: float
-    further: dict[str, float] = field(default_factory=dict)
-    """Messages a second by name, for other ways to drain."""
+    accept_flushes: int = 0
+    """fsync and fdatasync, where the round was watched for them."""
+    drain_flushes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What watches one round."""
+
+    tell: Callable[[int], None]
+    """Told how many are accepted."""
+    prefix: tuple[str, ...] = ()
+    """What runs the server's program, for a tracer."""
+    flushes: Callable[[], int] = int
+    """How many flushes the tracer has seen so far; 0 without one."""
 
 
 class Peer(Protocol):
@@ -58,8 +71,8 @@ class Peer(Protocol):
     def missing(self) -> str | None:
         """Why it cannot be measured here."""
 
-    def run(self, folder: Path, work: Work, tell: Callable[[int], None]) -> Outcome:
-        """One round, with data in `folder`; `tell` is told how many are accepted.
+    def run(self, folder: Path, work: Work, watch: Watch) -> Outcome:
+        """One round, with data in `folder`.
 
         Raises:
             LostOrDoubled: a message was lost, doubled or changed.

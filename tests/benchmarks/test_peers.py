@@ -1,16 +1,17 @@
 """`peers`: the same work and the same account for all; a peer that loses or doubles fails the run."""
 
+import contextlib
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from benchmarks import fsyncs
 from benchmarks.load.ledger import LostOrDoubled
-from benchmarks.peers import command
+from benchmarks.peers import command, synapse
 from benchmarks.peers.measured import Window
-from benchmarks.peers.work import Account, Outcome, Work
+from benchmarks.peers.work import Account, Outcome, Watch, Work
 from benchmarks.report import Report
 
 SMALL = ["--rounds", "1", "--messages", "60", "--recipients", "5", "--senders", "3", "--window", "4"]
@@ -34,14 +35,68 @@ def test_small_work_is_done_and_written_down(peer: str, tmp_path: Path) -> None:
     assert case.dimensions["synced"]
 
 
-@pytest.mark.parametrize("peer", ["postgresql", "postgresql-kept", "rabbitmq-quorum", "rabbitmq-classic", "prosody"])
+@pytest.mark.parametrize(
+    "peer",
+    [
+        "postgresql",
+        "postgresql-kept",
+        "rabbitmq-quorum",
+        "rabbitmq-classic",
+        "prosody",
+        "synapse-batched",
+        "jetstream-r3",
+    ],
+)
 @pytest.mark.slow
 def test_peers_that_are_large_do_the_work_or_say_why_not(peer: str, tmp_path: Path) -> None:
+    before = port_mappers()
     assert command.main([*SMALL, "--only", peer, "--out", str(tmp_path)]) == 0
     report = Report.read(tmp_path / "peers.json")
     missing = command.peers()[peer].missing()
     assert [one.reason for one in report.skipped] == ([missing] if missing else [])
     assert len(report.cases) == (0 if missing else 1)
+    # Erlang's port mapper outlives its node, unless it is ended too.
+    assert port_mappers() <= before
+
+
+def test_peer_that_is_not_installed_is_skipped_with_how_to_install_it(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    assert command.main([*SMALL, "--only", "synapse", "--synapse", nowhere, "--out", str(tmp_path)]) == 0
+    report = Report.read(tmp_path / "peers.json")
+    assert report.cases == []
+    (skipped,) = report.skipped
+    assert skipped.reason == (
+        "Synapse is not installed (python -m venv nowhere; nowhere/bin/pip install matrix-synapse)"
+    )
+
+
+@pytest.mark.skipif(fsyncs.missing_tracer() is not None, reason="strace is not installed")
+def test_flushes_are_counted_where_each_message_is_synced_and_where_none_is(tmp_path: Path) -> None:
+    argv = [*SMALL, "--count-fsyncs", "--only", "jetstream-sync,jetstream", "--out", str(tmp_path)]
+    assert command.main(argv) == 0
+    synced, cached = Report.read(tmp_path / "peers.json").cases
+    assert synced.metrics["flushes, accepting"].median >= 1_000
+    assert cached.metrics["flushes, accepting"].median < 1_000
+
+
+def port_mappers() -> set[str]:
+    """The ids of all processes of Erlang's port mapper."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if b"epmd" in entry.read_bytes().split(b"\0")[0]:
+                found.add(entry.parent.name)
+    return found
+
+
+def test_request_of_synapse_names_each_device_once_and_holds_no_more_than_the_batch() -> None:
+    account = Account(Work(messages=100, senders=2, recipients=10))
+    for batch in (1, 4, 32):
+        requests = synapse._requests(account, 1, batch)
+        assert [place for request in requests for place in request] == list(account.of_sender(1))
+        for request in requests:
+            recipients = [account.recipient_of[place] for place in request]
+            assert len(set(recipients)) == len(recipients) <= batch
 
 
 def test_unknown_peer_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,14 +114,14 @@ def test_peer_that_loses_gives_no_figures(
         def missing(self) -> str | None:
             return None
 
-        def run(self, folder: Path, work: Work, tell: Callable[[int], None]) -> Outcome:
+        def run(self, folder: Path, work: Work, watch: Watch) -> Outcome:
             account = Account(work)
             for place in range(1, work.messages):
                 account.take(account.recipient_of[place], account.payloads[place])
             account.close()
             raise AssertionError("the account closed")
 
-    monkeypatch.setattr(command, "peers", lambda: {"losing": Losing()})
+    monkeypatch.setattr(command, "peers", lambda synapse=None: {"losing": Losing()})
     assert command.main([*SMALL, "--out", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err == "FAILED: LostOrDoubled: 59 of 60 messages arrived\n"
     assert not (tmp_path / "out").exists()

@@ -80,8 +80,14 @@ class GatewayLink(Link):
         return self._confirmed_once
 
     def connect(self, now_s: float) -> None:
-        """The way to the gateway stands (again). Its challenge, which comes next, tells that it is a new one."""
-        self._repeat_all()
+        """The way to the gateway stands (again): it says the first word, and nothing of an older way goes before it."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self._confirmed_once = False
+        self._ready.clear()
+        self._signed.clear()
+        self._settled.clear()
 
     def settle(self, ref: int) -> None:
         """Repeat this command no more, here and at the gateway."""
@@ -99,9 +105,7 @@ class GatewayLink(Link):
             return []
         match message:
             case Challenge(nonce):
-                self._confirmed_once = False
-                self._signed.clear()
-                self._settled.clear()
+                self._forget()
                 self._ready = [encode(sign_join(self._device, self._card.relay_id, nonce, self._mailbox))]
             case Offer():
                 return self._offered(message)

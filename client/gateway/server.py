@@ -33,6 +33,7 @@ __all__ = ["GatewayServer", "ServerCounters", "ServerLimits"]
 _BUFFER_BYTES: Final = 65_536
 _BACKLOG: Final = 1_024
 _LOOK_S: Final = 0.5
+_TURNS_TO_CLOSE: Final = 4
 _ENDS: Final = (BlindpostError, EOFError, OSError, TimeoutError)
 
 
@@ -102,6 +103,7 @@ class GatewayServer:
         self._server: asyncio.Server | None = None
         self._watching: asyncio.Task[None] | None = None
         self._waiting = 0
+        self._closing = False
         self.counters = ServerCounters()
 
     def __repr__(self) -> str:
@@ -123,18 +125,25 @@ class GatewayServer:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None, "it was entered"
         assert self._watching is not None, "it was entered"
+        self._closing = True
         self._server.close()
         tasks = [self._watching, *self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._server.wait_closed()
+        # What was accepted a moment ago, or aborted, is let go of in the loop's next turns.
+        for _ in range(_TURNS_TO_CLOSE):
+            await asyncio.sleep(0)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None, "asyncio runs it as a task"
         address = str((writer.get_extra_info("peername") or ("",))[0])
         counters, limits = self.counters, self._limits
+        if self._closing:
+            writer.transport.abort()
+            return
         if len(self._tasks) >= limits.connections_max or self._waiting >= limits.waiting_max:
             counters.refused_full += 1
             writer.transport.abort()

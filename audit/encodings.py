@@ -150,10 +150,20 @@ def secret_needles(secret: bytes) -> list[tuple[str, bytes]]:
 
 def decoded_runs(data: bytes) -> Iterator[tuple[int, bytes]]:
     """What runs of hexadecimal digits and of base64 characters decode to, at each alignment; with where each begins."""
+    yield from hexadecimal_runs(data)
+    yield from base64_runs(data)
+
+
+def hexadecimal_runs(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """What runs of 64 and more hexadecimal digits decode to, at both alignments."""
     for match in _HEX_RUN.finditer(data):
         for at, run in _pieces(match):
             for shift in range(2):
                 yield at, bytes.fromhex(run[shift : len(run) - (len(run) - shift) % 2].decode())
+
+
+def base64_runs(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """What runs of 43 and more base64 characters, of either alphabet, decode to at all four alignments."""
     for match in _BASE64_RUN.finditer(data):
         for at, run in _pieces(match):
             characters = run.translate(_URL_SAFE)

@@ -7,31 +7,26 @@ lie the most telling such word is in the set. Only needles of which a word was s
 `bytes.find`. The time depends on the size of the file, hardly on the count of needles. Shorter needles are looked for
 one by one.
 
-Compressed streams are found by their headers (gzip, and every valid pair of zlib's CMF and FLG without a preset
-dictionary), inflated as far as they go, and what comes out is searched the same way. Checksums are not looked at: one
-that is wrong must not hide what it belongs to. Raw deflate has no header; `search_deflated` tries it where a caller
-says that a stream may begin. All of that shares one bound of work; what was left undone is counted, for the caller
-to say.
+Compressed streams (streams.py) are found by their headers, inflated as far as they go, and what comes out is searched
+the same way. Raw deflate has no header; `search_deflated` tries it where a caller says that a stream may begin. All of
+that shares one bound of work; what was left undone is counted, for the caller to say.
 """
 
 from __future__ import annotations
 
-import re
 import sys
-import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+from audit.streams import GZIP_HEADER, OUTPUT_BLOCK_BYTES, STREAM_HEADER, header_bytes, inflate
 
 CHUNK_BYTES: Final = 4 * 1024 * 1024
 WORD_BYTES: Final = 8
 INDEXED_BYTES_MIN: Final = 2 * WORD_BYTES - 1
 TELLING_BYTES: Final = 6
 NEEDLE_BYTES_MAX: Final = 4096
-PORTION_BYTES: Final = 512
-OUTPUT_BLOCK_BYTES: Final = 1024 * 1024
 INFLATE_WORK_BYTES_MAX: Final = 1024 * 1024 * 1024
 """Bytes that go into streams and come out of them. Ciphertext has a chance header every 2,000 bytes, so an honest store
 or image of 8 GB stays below; a demonstration's has some 5,300 headers, of which none inflates to anything."""
@@ -39,21 +34,6 @@ TRY_WORK_BYTES: Final = 256
 """What a try counts at least."""
 HITS_MAX: Final = 10_000
 _ZERO_BLOCK: Final = bytes(65_536)
-_PRESET_DICTIONARY: Final = 0x20
-_CMF: Final = range(0x08, 0x79, 0x10)
-"""Deflate, with a window of 2^8 to 2^15 bytes (RFC 1950 section 2.2)."""
-_GZIP_HEADER: Final = b"\x1f\x8b\x08"
-_GZIP_HEADER_BYTES: Final = 10
-
-
-def _flags_of(cmf: int) -> bytes:
-    """The FLG bytes that go with a CMF: together a multiple of 31."""
-    return bytes(flg for flg in range(256) if (256 * cmf + flg) % 31 == 0 and not flg & _PRESET_DICTIONARY)
-
-
-_STREAM_HEADER: Final = re.compile(
-    b"|".join([*(b"\\x%02x[%s]" % (cmf, re.escape(_flags_of(cmf))) for cmf in _CMF), re.escape(_GZIP_HEADER)])
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +104,7 @@ class Finder:
             chunk = bytes(data[start : start + CHUNK_BYTES + self._overlap])
             self._search_bytes(chunk, start, known, hits)
             if self.inflate:
-                self._search_streams(data, chunk[: CHUNK_BYTES + len(_GZIP_HEADER) - 1], start, known, hits)
+                self._search_streams(data, chunk[: CHUNK_BYTES + len(GZIP_HEADER) - 1], start, known, hits)
             if len(hits) > HITS_MAX:
                 break
         self.figures.searched_bytes += len(data)
@@ -157,12 +137,12 @@ class Finder:
     def _search_streams(
         self, data: memoryview, chunk: bytes, start: int, known: frozenset[int], hits: set[Hit]
     ) -> None:
-        found = _STREAM_HEADER.search(chunk)
+        found = STREAM_HEADER.search(chunk)
         while found and found.start() < CHUNK_BYTES:
             at = start + found.start()
-            self._search_stream(data, at, at + _header_bytes(data, at), known, hits)
+            self._search_stream(data, at, at + header_bytes(data, at), known, hits)
             # One byte on, not behind the header: the second byte of a false one may be the first of a true one.
-            found = _STREAM_HEADER.search(chunk, found.start() + 1)
+            found = STREAM_HEADER.search(chunk, found.start() + 1)
 
     def _search_stream(self, data: memoryview, at: int, body: int, known: frozenset[int], hits: set[Hit]) -> None:
         """Inflate what begins at `body`, and search what comes out, block by block; hits lie at `at`."""
@@ -174,7 +154,7 @@ class Finder:
         figures.streams += 1
         figures.inflate_work_bytes += TRY_WORK_BYTES
         block = bytearray()
-        for part in _inflate(data, body):
+        for part in inflate(data, body):
             block += part.output
             figures.inflated_bytes += len(part.output)
             figures.inflate_work_bytes += part.input_bytes + len(part.output)
@@ -214,57 +194,3 @@ def _word(needle: bytes, phase: int) -> int:
             if most >= TELLING_BYTES:
                 break
     return int.from_bytes(best, sys.byteorder)
-
-
-def _header_bytes(data: memoryview, at: int) -> int:
-    """How long the header of a stream is: 2 of zlib; of gzip 10, and what its flags add (RFC 1952 section 2.3)."""
-    if data[at] != _GZIP_HEADER[0]:
-        return 2
-    head = bytes(data[at : at + _GZIP_HEADER_BYTES])
-    if len(head) < _GZIP_HEADER_BYTES:
-        return len(head)
-    flags, end = head[3], at + _GZIP_HEADER_BYTES
-    if flags & 4:
-        end += 2 + int.from_bytes(data[end : end + 2], "little")
-    for flag in (8, 16):
-        if flags & flag:
-            name = bytes(data[end : end + NEEDLE_BYTES_MAX])
-            end += name.find(b"\0") + 1
-    return end + (2 if flags & 2 else 0) - at
-
-
-@dataclass(frozen=True, slots=True)
-class _Inflated:
-    output: bytes
-    input_bytes: int
-
-
-def _inflate(data: memoryview, start: int) -> Iterator[_Inflated]:
-    """Inflate a raw deflate stream as far as it goes; one that breaks still gives all that came before."""
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    position = start
-    while position < len(data) and not stream.eof:
-        portion = data[position : position + PORTION_BYTES]
-        try:
-            output = stream.decompress(portion, OUTPUT_BLOCK_BYTES)
-            while stream.unconsumed_tail:
-                yield _Inflated(output, 0)
-                output = stream.decompress(stream.unconsumed_tail, OUTPUT_BLOCK_BYTES)
-        except zlib.error:
-            # zlib keeps back what the last portion had given: from its beginning once more, byte by byte.
-            yield from _inflate_to_break(data, start, position)
-            return
-        yield _Inflated(output, len(portion))
-        position += len(portion)
-
-
-def _inflate_to_break(data: memoryview, start: int, good: int) -> Iterator[_Inflated]:
-    """What the bytes behind `good` give before the stream breaks among them."""
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    for position in range(start, good, PORTION_BYTES):
-        stream.decompress(data[position : min(good, position + PORTION_BYTES)])
-    parts = []
-    with suppress(zlib.error):
-        for position in range(good, good + PORTION_BYTES):
-            parts.append(stream.decompress(data[position : position + 1]))
-    yield _Inflated(b"".join(parts), good - start)

@@ -42,6 +42,8 @@ class Job(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     rate_per_s: float = 0.0
     """Envelopes a second in an open loop; 0: a closed loop."""
     acknowledge: bool = True
+    stall_s: float = 120.0
+    """How long nothing at all may be sent, receipted or delivered: then what is missing is lost."""
     linger: bool = False
     """Leave what was sent where it is: nothing is drained."""
 

@@ -9,13 +9,13 @@ import gc
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import msgspec
 
 from benchmarks.histogram import Histogram
 from benchmarks.load.job import Job, LoadResult, Said
-from benchmarks.load.ledger import Ledger
+from benchmarks.load.ledger import Ledger, LostOrDoubled
 from benchmarks.load.link import LoadLink
 from benchmarks.load.parties import Party, activation_token, body_bytes_for, mail_for, parties
 from benchmarks.load.traffic import Outgoing, closed_loop, make_outgoing, open_loop, schedule
@@ -27,7 +27,7 @@ __all__ = ["Load", "loop_factory", "work"]
 
 T = TypeVar("T")
 
-STEP_S_MAX = 900.0
+_LOOKS_PER_STALL = 10
 # Handshakes under way at once when every recipient links alone; the relay answers 200 hellos a second (section 6.2).
 _LINKS_AT_ONCE = 64
 
@@ -246,20 +246,35 @@ class Load:
         """Wait for a step, or for the failure that ends the run."""
         assert self._failure is not None
         task = asyncio.ensure_future(step)
-        done, _ = await asyncio.wait((task, self._failure), timeout=STEP_S_MAX, return_when=asyncio.FIRST_COMPLETED)
+        done: set[asyncio.Future[Any]] = set()
+        still_s, before = 0.0, self._counts()
+        while not done and still_s < self.job.stall_s:
+            look_s = self.job.stall_s / _LOOKS_PER_STALL
+            done, _ = await asyncio.wait((task, self._failure), timeout=look_s, return_when=asyncio.FIRST_COMPLETED)
+            counts = self._counts()
+            still_s, before = (still_s + look_s if counts == before else 0.0), counts
         if self._failure in done:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             self._failure.result()
         if not done:
             task.cancel()
-            unanswered = sum(link.unanswered for link in self.sender_links + self.recipient_links)
-            ledger = self.ledger
-            raise TimeoutError(
-                f"nothing more after {STEP_S_MAX:.0f} s: {ledger.sent} sent, {ledger.receipted_count} receipted, "
-                f"{ledger.delivered_count} delivered, {unanswered} commands unanswered"
-            )
+            raise self._stalled()
         return task.result()
+
+    def _counts(self) -> tuple[int, int, int]:
+        return self.ledger.sent, self.ledger.receipted_count, self.ledger.delivered_count
+
+    def _stalled(self) -> Exception:
+        """Nothing has come for too long: what was sent and did not arrive is lost."""
+        sent, receipted, delivered = self._counts()
+        unanswered = sum(link.unanswered for link in self.sender_links + self.recipient_links)
+        words = (
+            f"nothing more for {self.job.stall_s:g} s: {sent} sent, {receipted} receipted, {delivered} delivered, "
+            f"{unanswered} commands unanswered"
+        )
+        expected = sent if self.job.online or self._drain_ns else 0
+        return LostOrDoubled(words) if receipted < sent or delivered < expected else TimeoutError(words)
 
     def _lost(self, words: str) -> None:
         self._fail(ConnectionError(words))

@@ -48,3 +48,11 @@ class DisclosureError(AuditError):
 
 class EvidenceError(AuditError):
     """A card, a commitments file or a volunteered file that cannot be used."""
+
+
+class BoundError(AuditError):
+    """More than the verifier takes on: no fault of the disclosure, so the audit is incomplete."""
+
+
+class UnreadableError(AuditError):
+    """A file that became shorter or could no longer be read while it was audited: incomplete, as above."""

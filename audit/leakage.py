@@ -49,18 +49,18 @@ def leakage_of(case: Case) -> Leakage:
         key = "idx" if table == "commits" else "seq"
         rows.append(LeakageRow(table, key, SEQ_TELLS[table], count, count, ""))
         for column in columns:
-            figures = store.figures.get((table, column.name), ColumnFigures())
+            figures = store.figures(table, column)
             rows.append(
                 LeakageRow(
                     table,
                     column.name,
                     column.tells,
                     figures.count,
-                    len(figures.distinct),
+                    figures.different,
                     _extent(figures, column.kind),
                 )
             )
-    sizes = Counter(row.body_bytes for row in store.envelopes)
+    sizes = Counter(store.envelopes.integers("body_bytes").tolist())
     return Leakage(tuple(rows), tuple(_facts(case, store)), tuple(sorted(sizes.items())))
 
 
@@ -80,8 +80,8 @@ def _facts(case: Case, store: Store) -> list[tuple[str, str]]:
         ("companies (tenants)", f"{len(store.tables['tenants'])}"),
         ("accounts, by address", f"{len(accounts)}"),
         ("devices and their mailboxes", f"{len(mailboxes)}, {sum(row.integer('closed') for row in mailboxes)} closed"),
-        ("envelopes waiting", f"{len(store.envelopes):,} in {len({row.mailbox for row in store.envelopes})} mailboxes"),
-        ("their padded sizes", f"{len({row.body_bytes for row in store.envelopes})} different"),
+        ("envelopes waiting", f"{len(store.envelopes):,} in {store.envelopes.different('mailbox')} mailboxes"),
+        ("their padded sizes", f"{store.envelopes.different('body_bytes')} different"),
         ("tombstones", f"{stones[1]} acked, {stones[2]} withdrawn, {stones[4]} of closed mailboxes"),
         ("one-time prekeys left", f"{one_time}"),
         ("activations used", f"{len(store.tables['used_tokens'])}"),

@@ -10,16 +10,18 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from audit.errors import SqliteError
+from audit.rows import Piece
 
 Value: TypeAlias = int | str | bytes | None
-Piece: TypeAlias = tuple[int, int]
 
 _INTEGER_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 COLUMNS_MAX = 64
 
 
-def read_varint(data: memoryview, at: int, end: int, where: str) -> tuple[int, int]:
+def read_varint(data: bytes | memoryview, at: int, end: int, where: str) -> tuple[int, int]:
     """Read a varint of 1 to 9 bytes that begins at `at` and ends before `end`; return it and its end."""
+    if at < end and data[at] < 0x80:
+        return data[at], at + 1
     value = 0
     for i in range(9):
         if at + i >= end:
@@ -38,7 +40,7 @@ def read_varint(data: memoryview, at: int, end: int, where: str) -> tuple[int, i
     raise AssertionError("a varint ends at its ninth byte")
 
 
-def _cut(pieces: list[Piece], start: int, end: int) -> tuple[Piece, ...]:
+def cut(pieces: list[Piece], start: int, end: int) -> tuple[Piece, ...]:
     """Return the parts of the file that hold the payload's bytes from `start` to `end`."""
     cut = []
     position = 0
@@ -53,47 +55,49 @@ def _cut(pieces: list[Piece], start: int, end: int) -> tuple[Piece, ...]:
     return tuple(cut)
 
 
-def join(data: memoryview, pieces: tuple[Piece, ...]) -> bytes:
-    """The bytes of some pieces of the file, one after the other."""
-    if len(pieces) == 1:
-        return bytes(data[pieces[0][0] : pieces[0][1]])
-    return b"".join(data[start:end] for start, end in pieces)
+def read_types(payload: bytes, local_bytes: int, where: str) -> tuple[list[int], int]:
+    """The serial types of a record, and the size of its header.
 
-
-def decode_record(
-    data: memoryview, pieces: list[Piece], where: str
-) -> tuple[tuple[Value, ...], tuple[tuple[Piece, ...], ...], int]:
-    """Decode a record; return its values, the pieces of the file in which each lies, and the bytes of its header."""
-    first_start, first_end = pieces[0]
-    # The schema's records have at most ten columns, so a header always lies on the leaf page.
-    header_bytes, at = read_varint(data, first_start, first_end, where)
-    header_end = first_start + header_bytes
-    if header_end > first_end or header_end < at:
+    Args:
+        payload: the record.
+        local_bytes: how much of it lies on the leaf page. The schema's records have at most ten columns, so the whole
+            header does.
+        where: for the error.
+    """
+    header_bytes, at = read_varint(payload, 0, local_bytes, where)
+    if header_bytes > local_bytes or header_bytes < at:
         raise SqliteError(where, f"a record header of {header_bytes} bytes")
     types = []
-    while at < header_end:
-        serial_type, at = read_varint(data, at, header_end, where)
+    while at < header_bytes:
+        serial_type, at = read_varint(payload, at, header_bytes, where)
         types.append(serial_type)
         if len(types) > COLUMNS_MAX:
             raise SqliteError(where, f"a record of more than {COLUMNS_MAX} columns")
-    payload_bytes = sum(end - start for start, end in pieces)
+    return types, header_bytes
+
+
+def decode_record(
+    payload: bytes, pieces: list[Piece], where: str
+) -> tuple[tuple[Value, ...], tuple[tuple[Piece, ...], ...], int]:
+    """Decode a record; return its values, the pieces of the file in which each lies, and the bytes of its header."""
+    types, header_bytes = read_types(payload, pieces[0][1] - pieces[0][0], where)
     values: list[Value] = []
     places: list[tuple[Piece, ...]] = []
     position = header_bytes
     for serial_type in types:
-        length = _length_of(serial_type, where)
-        if position + length > payload_bytes:
+        length = length_of(serial_type, where)
+        if position + length > len(payload):
             raise SqliteError(where, "a record that is longer than its row")
-        place = _cut(pieces, position, position + length)
-        values.append(_value_of(serial_type, join(data, place), where))
-        places.append(place)
+        values.append(value_of(serial_type, payload[position : position + length], where))
+        places.append(cut(pieces, position, position + length))
         position += length
-    if position != payload_bytes:
-        raise SqliteError(where, f"{payload_bytes - position} bytes behind the last column of a record")
+    if position != len(payload):
+        raise SqliteError(where, f"{len(payload) - position} bytes behind the last column of a record")
     return tuple(values), tuple(places), header_bytes
 
 
-def _length_of(serial_type: int, where: str) -> int:
+def length_of(serial_type: int, where: str) -> int:
+    """How many bytes a value of a serial type takes."""
     if serial_type >= 12:
         return (serial_type - 12) // 2
     if serial_type in {0, 8, 9}:
@@ -103,14 +107,15 @@ def _length_of(serial_type: int, where: str) -> int:
     raise SqliteError(where, f"a column of serial type {serial_type}")
 
 
-def _value_of(serial_type: int, raw: bytes, where: str) -> Value:
+def value_of(serial_type: int, raw: bytes, where: str) -> Value:
+    """The value that some bytes are, in the one form in which SQLite writes it."""
     if serial_type == 0:
         return None
     if serial_type in {8, 9}:
         return serial_type - 8
     if serial_type in _INTEGER_BYTES:
         number = int.from_bytes(raw, "big", signed=True)
-        if _shortest_type(number) != serial_type:
+        if shortest_type(number) != serial_type:
             raise SqliteError(where, "an integer in more bytes than it needs")
         return number
     if serial_type % 2:
@@ -121,7 +126,7 @@ def _value_of(serial_type: int, raw: bytes, where: str) -> Value:
     return raw
 
 
-def _shortest_type(number: int) -> int:
+def shortest_type(number: int) -> int:
     """The serial type that SQLite itself chooses (sqlite3VdbeSerialType); 0 and 1 have types of their own."""
     if number in {0, 1}:
         return 8 + number

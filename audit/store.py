@@ -1,111 +1,92 @@
 """The store as rows with types, and the bytes of it by class (protocol.md section 9).
 
 Reads the file once, through `sqlite_file`, checks every column against `schema.TABLES`, and keeps what the checks
-need. Bodies are not kept: of each, its hash, size and first bytes, and where it lies in the file. Columns that do not
-fit are kept out of the rows and their bytes counted as unexplained, with the reason.
+need, by column (`rows`). Bodies are not kept: of each, its hash, size, first bytes and the look of the rest, and where
+it lies in the file. Columns that do not fit are kept out of the rows and their bytes counted as unexplained, with the
+reason.
+
+Rows of one table have few different record headers, so what a header says (where each column lies, whether its size
+fits, to which class its bytes belong) is worked out once for each; a row that fits then costs no more than
+cutting it up.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Final
+
+import numpy as np
 
 from audit.crypto import body_kinds
+from audit.errors import BoundError
+from audit.rows import (
+    BODY_HEAD_BYTES,
+    Bytes,
+    EnvelopeRow,
+    EnvelopeRows,
+    Piece,
+    PieceLists,
+    StoredRow,
+    StoredRows,
+    Words,
+    join,
+)
 from audit.schema import CREATE_STATEMENTS, TABLES, ByteClass, Column
-from audit.sqlite_file import Account, Piece, Row, SchemaEntry, SqliteFile
-from audit.sqlite_records import Value, join
+from audit.sqlite_file import Account, Cell, Row, SchemaEntry, SqliteFile, row_of
+from audit.sqlite_records import Value, cut, length_of, read_types, shortest_type
 
-BODY_HEAD_BYTES = 72
-PROBLEMS_MAX = 1_000
+__all__ = ["ColumnFigures", "EnvelopeRow", "Store", "StoredRow", "read_store"]
+
+PROBLEMS_MAX: Final = 1_000
 """Kept and shown; all are counted."""
+ROWS_BYTES_MAX: Final = 640 * 1024 * 1024
+"""Of what is kept of rows. An envelope takes some 260 bytes, a tombstone 130: some 2.4 million envelopes."""
+SHAPES_MAX: Final = 4_096
+SAMPLE_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class EnvelopeRow:
-    """A row of `envelopes`; of the body only what can be told without reading it again."""
-
-    seq: int
-    mailbox: bytes
-    number: int
-    envelope_id: bytes
-    expiry: int
-    commit_index: int
-    leaf: int
-    body_bytes: int
-    body_sha256: bytes
-    body_head: bytes
-    """hint 16, commitment 32, nonce 24."""
-    pieces: tuple[Piece, ...]
-
-    @property
-    def commitment(self) -> bytes:
-        """The key commitment."""
-        return self.body_head[16:48]
-
-    @property
-    def nonce(self) -> bytes:
-        """The AEAD's nonce."""
-        return self.body_head[48:72]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRow:
-    """A row of any other table, by column name."""
-
-    seq: int
-    values: dict[str, int | str | bytes]
-
-    def integer(self, column: str) -> int:
-        """The value of an INTEGER column."""
-        value = self.values[column]
-        assert isinstance(value, int)
-        return value
-
-    def blob(self, column: str) -> bytes:
-        """The value of a BLOB column."""
-        value = self.values[column]
-        assert isinstance(value, bytes)
-        return value
-
-    def text(self, column: str) -> str:
-        """The value of a TEXT column."""
-        value = self.values[column]
-        assert isinstance(value, str)
-        return value
-
-
-@dataclass(slots=True)
 class ColumnFigures:
     """What the leakage table shows of a column."""
 
     count: int = 0
-    size: int = 0
+    different: int = 0
     low: int | None = None
     high: int | None = None
-    distinct: set[int] = field(default_factory=set)
 
 
-@dataclass(slots=True)
+@dataclass
 class Store:
     """Everything that was read from the file."""
 
-    data: memoryview
+    data: Bytes
     schema: list[SchemaEntry] = field(default_factory=list)
-    envelopes: list[EnvelopeRow] = field(default_factory=list)
-    tables: dict[str, list[StoredRow]] = field(default_factory=lambda: {name: [] for name in TABLES})
+    envelopes: EnvelopeRows = field(default_factory=EnvelopeRows)
+    tables: dict[str, StoredRows] = field(default_factory=dict)
     schema_problems: list[str] = field(default_factory=list)
     row_problems: list[str] = field(default_factory=list)
     row_problem_count: int = 0
     classes: Counter[ByteClass] = field(default_factory=Counter)
     unexplained: list[tuple[Piece, str]] = field(default_factory=list)
     account: Account = field(default_factory=Account)
-    ciphertext: list[Piece] = field(default_factory=list)
-    figures: dict[tuple[str, str], ColumnFigures] = field(default_factory=dict)
+    ciphertext: PieceLists = field(default_factory=PieceLists)
+    sizes: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    """Smallest and largest size of the values of each column that has no numbers."""
     page_count: int = 0
     free_pages: int = 0
+
+    def __post_init__(self) -> None:
+        # An envelope is kept by itself; its table here stays empty.
+        self.tables = {name: StoredRows(self.data, columns) for name, columns in TABLES.items()}
+
+    def note_size(self, table: str, column: str, size: int) -> None:
+        """Keep the smallest and the largest size of a column's values."""
+        low, high = self.sizes.get((table, column), (size, size))
+        self.sizes[table, column] = min(low, size), max(high, size)
 
     def body(self, row: EnvelopeRow) -> bytes:
         """Read a body again from the file."""
@@ -118,24 +99,48 @@ class Store:
         """
         for table, rows in self.tables.items():
             key = "idx" if table == "commits" else "seq"
-            for column in (key, *(column.name for column in TABLES[table])) if rows else ():
-                values = [row.seq if column == key else row.values[column] for row in rows]
-                yield f"{table}.{column}", *_joined(values)
-        for column in ("seq", *(column.name for column in TABLES["envelopes"][:-1])) if self.envelopes else ():
-            yield f"envelopes.{column}", *_joined([getattr(row, column) for row in self.envelopes])
+            if not rows:
+                continue
+            yield f"{table}.{key}", *_joined(rows.seqs().tolist())
+            for column in rows.names:
+                yield f"{table}.{column}", *_joined([rows.value(at, column) for at in range(len(rows))])
+        if not self.envelopes:
+            return
+        for column in ("seq", "number", "expiry", "commit_index", "leaf"):
+            yield f"envelopes.{column}", *_joined(self.envelopes.integers(column).tolist())
+        for column, fixed in (("mailbox", self.envelopes.mailboxes()), ("envelope_id", self.envelopes.ids())):
+            yield f"envelopes.{column}", fixed.tobytes(), list(range(0, 16 * len(fixed), 16))
         for part, start, end in (("hint", 0, 16), ("key commitment", 16, 48), ("nonce", 48, 72)):
-            yield f"envelopes.body, {part}", *_joined([row.body_head[start:end] for row in self.envelopes])
+            values = self.envelopes.heads()[:, start:end]
+            yield f"envelopes.body, {part}", values.tobytes(), list(range(0, values.size, end - start))
 
     def outside_ciphertext(self) -> list[Piece]:
         """The parts of the file that hold no body, in order."""
-        parts, position = [], 0
-        for start, end in sorted(self.ciphertext):
-            if start > position:
-                parts.append((position, start))
-            position = end
-        if position < len(self.data):
-            parts.append((position, len(self.data)))
-        return parts
+        return [(start, end) for start, end in self.bounds_outside_ciphertext().tolist()]
+
+    def bounds_outside_ciphertext(self) -> Words:
+        """The same as an array: start and end of each part."""
+        ends = self.ciphertext.bounds()
+        starts = np.concatenate((np.zeros(1, dtype=np.int64), ends[:, 1]))
+        bounds = np.column_stack((starts, np.concatenate((ends[:, 0], [len(self.data)]))))
+        return bounds[bounds[:, 0] < bounds[:, 1]]
+
+    def figures(self, table: str, column: Column) -> ColumnFigures:
+        """What a column shows, over the rows that fit."""
+        count = len(self.envelopes) if table == "envelopes" else len(self.tables[table])
+        if not count:
+            return ColumnFigures()
+        if column.kind == "INTEGER":
+            numbers = (self.envelopes if table == "envelopes" else self.tables[table]).integers(column.name)
+            low, high = int(numbers.min()), int(numbers.max())
+        else:
+            low, high = self.sizes[table, column.name]
+        return ColumnFigures(count, self._different(table, column.name), low, high)
+
+    def _different(self, table: str, column: str) -> int:
+        if table == "envelopes":
+            return self.envelopes.different(column)
+        return self.tables[table].different(column)
 
 
 def _joined(values: Sequence[int | str | bytes]) -> tuple[bytes, list[int]]:
@@ -150,10 +155,15 @@ def _value_bytes(value: int | str | bytes) -> bytes:
     return value.encode() if isinstance(value, str) else value
 
 
-def read_store(data: memoryview) -> Store:
+def read_store(data: Bytes, rows_bytes_max: float = ROWS_BYTES_MAX) -> Store:
     """Read a store from the bytes of its file.
 
+    Args:
+        data: the file.
+        rows_bytes_max: how much of the rows may be kept, in bytes.
+
     Raises:
+        BoundError: The rows take more.
         SqliteError: The file is not well formed; nothing of it is then taken as read.
     """
     parser = SqliteFile(data)
@@ -163,10 +173,11 @@ def read_store(data: memoryview) -> Store:
     for entry in store.schema:
         if entry.kind == "table" and entry.root > 0:
             columns = TABLES.get(entry.name) if CREATE_STATEMENTS.get(entry.name) == entry.sql else None
-            for row in parser.rows(
-                entry.root, entry.name if entry.name in TABLES else "a table unknown to the protocol"
-            ):
-                _take_row(store, entry.name, columns, row)
+            name = entry.name if entry.name in TABLES else "a table unknown to the protocol"
+            reader = _TableReader(store, entry.name, columns, rows_bytes_max)
+            for cell in parser.cells(entry.root, name):
+                reader.take(cell)
+            reader.finish()
     parser.read_free_list()
     store.account = parser.finish()
     store.page_count, store.free_pages = parser.page_count, parser.free_pages
@@ -215,8 +226,188 @@ def _shown(text: str) -> str:
     return repr(text[:400])
 
 
-def _take_row(store: Store, table: str, columns: tuple[Column, ...] | None, row: Row) -> None:
-    """Class the bytes of a row, and keep it if it fits."""
+@dataclass(slots=True)
+class _Shape:
+    """What a record header says: which columns lie where, if all have a type and size that fit."""
+
+    fits: bool
+    header_bytes: int
+    record_bytes: int
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    """Of each column behind the key, its start and end in the record."""
+    integers: list[tuple[int, int]] = field(default_factory=list)
+    """Positions of INTEGER columns, with the serial type."""
+    texts: list[int] = field(default_factory=list)
+    """Positions of TEXT columns."""
+    rows: int = 0
+
+
+class _TableReader:
+    """Takes the rows of one table."""
+
+    def __init__(self, store: Store, table: str, columns: tuple[Column, ...] | None, rows_bytes_max: float) -> None:
+        self._store = store
+        self._table = table
+        self._columns = columns
+        self._bytes_left = rows_bytes_max - sum(_kept_bytes(store, name) for name in TABLES)
+        self._row_bytes = _ROW_BYTES.get(table, 0)
+        self._shapes: dict[bytes, _Shape] = {}
+        self._format_bytes = 0
+
+    def take(self, cell: Cell) -> None:
+        """Class the bytes of a row, and keep it if it fits."""
+        shape = self._shape_of(cell, self._columns) if self._columns is not None else None
+        values = _values_of(cell.payload, shape) if shape is not None else None
+        if shape is None or values is None:
+            _take_row(self._store, self._table, self._columns, row_of(cell, self._table), self._keep_odd)
+            return
+        shape.rows += 1
+        self._format_bytes += cell.head_bytes
+        self._keep(cell, values, shape)
+
+    def _shape_of(self, cell: Cell, columns: tuple[Column, ...]) -> _Shape | None:
+        payload = cell.payload
+        header_bytes = payload[0]
+        if header_bytes > 0x7F:
+            return None
+        header = payload[:header_bytes]
+        shape = self._shapes.get(header)
+        if shape is None and len(self._shapes) < SHAPES_MAX:
+            shape = self._shapes[header] = self._read_shape(cell, columns)
+        return shape if shape is not None and shape.fits else None
+
+    def _read_shape(self, cell: Cell, columns: tuple[Column, ...]) -> _Shape:
+        where = f"{self._table}, page {cell.page}"
+        types, header_bytes = read_types(cell.payload, cell.pieces[0][1] - cell.pieces[0][0], where)
+        if len(types) != len(columns) + 1 or types[0] != 0:
+            return _Shape(False, 0, 0)
+        shape = _Shape(True, header_bytes, header_bytes)
+        for position, (column, serial_type) in enumerate(zip(columns, types[1:], strict=True)):
+            length = length_of(serial_type, where)
+            shape.spans.append((shape.record_bytes, shape.record_bytes + length))
+            shape.record_bytes += length
+            if column.kind == "INTEGER":
+                shape.fits &= 0 < serial_type < 10
+                shape.integers.append((position, serial_type))
+            else:
+                shape.fits &= serial_type >= 12 and bool(serial_type % 2) == (column.kind == "TEXT")
+                shape.fits &= _size_problem(column, length) is None
+                if column.kind == "TEXT":
+                    shape.texts.append(position)
+        return shape
+
+    def _keep(self, cell: Cell, values: list[int | bytes], shape: _Shape) -> None:
+        self._bytes_left -= self._row_bytes
+        if self._bytes_left < 0:
+            raise BoundError(
+                "store", f"more rows than {ROWS_BYTES_MAX // 2**20} MiB hold, of which the verifier keeps what it needs"
+            )
+        pieces = cell.pieces
+        if self._table == "envelopes":
+            start, end = shape.spans[-1]
+            body = cut(pieces, start, end)
+            self._store.ciphertext.append(body)
+            _keep_envelope(self._store.envelopes, cell.rowid, values, body)
+        else:
+            places = [cut(pieces, start, end) for start, end in shape.spans] if self._table in _READ_AGAIN else None
+            self._store.tables[self._table].append(cell.rowid, values, places)
+
+    def _keep_odd(self, row: Row) -> None:
+        """Keep a row that was looked at column by column."""
+        self._bytes_left -= self._row_bytes
+        if self._bytes_left < 0:
+            raise BoundError(
+                "store", f"more rows than {ROWS_BYTES_MAX // 2**20} MiB hold, of which the verifier keeps what it needs"
+            )
+        values = [value.encode() if isinstance(value, str) else value for value in row.values[1:] if value is not None]
+        for column, value in zip(self._columns or (), values, strict=True):
+            if not isinstance(value, int):
+                self._store.note_size(self._table, column.name, len(value))
+        if self._table == "envelopes":
+            _keep_envelope(self._store.envelopes, row.rowid, values, row.pieces[-1])
+        else:
+            self._store.tables[self._table].append(row.rowid, values, row.pieces[1:])
+
+    def finish(self) -> None:
+        """Add up what the rows that fit had in common."""
+        classes = self._store.classes
+        classes[ByteClass.FORMAT] += self._format_bytes
+        for shape in self._shapes.values():
+            if not shape.rows:
+                continue
+            classes[ByteClass.FORMAT] += shape.rows * shape.header_bytes
+            for column, (start, end) in zip(self._columns or (), shape.spans, strict=True):
+                classes[column.byte_class] += shape.rows * (end - start)
+                if column.kind != "INTEGER":
+                    self._store.note_size(self._table, column.name, end - start)
+
+
+def _values_of(payload: bytes, shape: _Shape) -> list[int | bytes] | None:
+    """Cut a record up; None if it must be looked at column by column."""
+    if len(payload) != shape.record_bytes:
+        return None
+    values: list[int | bytes] = [payload[start:end] for start, end in shape.spans]
+    for position, serial_type in shape.integers:
+        raw = values[position]
+        number = int.from_bytes(raw, "big", signed=True) if isinstance(raw, bytes) and raw else serial_type - 8
+        if number < 0 or shortest_type(number) != serial_type:
+            return None
+        values[position] = number
+    for position in shape.texts:
+        text = values[position]
+        if not isinstance(text, bytes) or not text.isascii():
+            return None
+    return values
+
+
+def _keep_envelope(envelopes: EnvelopeRows, seq: int, values: Sequence[int | bytes], pieces: tuple[Piece, ...]) -> None:
+    mailbox, number, envelope_id, expiry, commit_index, leaf, body = values
+    assert isinstance(mailbox, bytes)
+    assert isinstance(number, int)
+    assert isinstance(envelope_id, bytes)
+    assert isinstance(expiry, int)
+    assert isinstance(commit_index, int)
+    assert isinstance(leaf, int)
+    assert isinstance(body, bytes)
+    envelopes.append(
+        (seq, number, expiry, commit_index, leaf, len(body)),
+        mailbox,
+        envelope_id,
+        hashlib.sha256(body).digest(),
+        body[:BODY_HEAD_BYTES],
+        # Of a long body every nth byte: a part that is plaintext is in such a sample in the same proportion.
+        chi_square(body[:: max(1, len(body) // SAMPLE_BYTES)]),
+        pieces,
+    )
+
+
+def chi_square(data: bytes) -> float:
+    """Pearson's statistic of the counts of byte values against equal counts."""
+    if not data:
+        return 0.0
+    counts = np.bincount(np.frombuffer(data, dtype=np.uint8), minlength=256)
+    return float(np.dot(counts, counts)) * 256 / len(data) - len(data)
+
+
+_READ_AGAIN: Final = frozenset(
+    table
+    for table, columns in TABLES.items()
+    if any(column.kind != "INTEGER" and StoredRows.reads_again(column) for column in columns)
+)
+_ROW_BYTES: Final = {table: StoredRows.row_bytes(columns) for table, columns in TABLES.items()} | {
+    "envelopes": EnvelopeRows.ROW_BYTES
+}
+
+
+def _kept_bytes(store: Store, table: str) -> int:
+    rows = store.envelopes if table == "envelopes" else store.tables[table]
+    return len(rows) * _ROW_BYTES[table]
+
+
+def _take_row(
+    store: Store, table: str, columns: tuple[Column, ...] | None, row: Row, keep: Callable[[Row], None]
+) -> None:
+    """Class the bytes of a row column by column, and keep it if it fits."""
     store.classes[ByteClass.FORMAT] += row.head_bytes
     if columns is None:
         _unexplained(store, f"{_shown(table)} row {row.rowid}: the table is not the protocol's", row.pieces)
@@ -239,38 +430,11 @@ def _take_row(store: Store, table: str, columns: tuple[Column, ...] | None, row:
             _problem(store, f"{table} row {row.rowid}, {column.name}: {problem}")
             _unexplained(store, f"{table} row {row.rowid}, {column.name}: {problem}", (pieces,))
             continue
-        size = sum(end - start for start, end in pieces)
-        store.classes[column.byte_class] += size
+        store.classes[column.byte_class] += sum(end - start for start, end in pieces)
         if column.byte_class is ByteClass.CIPHERTEXT:
-            store.ciphertext.extend(pieces)
-        _count(store, table, column, value, size)
+            store.ciphertext.append(pieces)
     if fits and kept:
-        _keep(store, table, columns, row)
-
-
-def _keep(store: Store, table: str, columns: tuple[Column, ...], row: Row) -> None:
-    values = {column.name: value for column, value in zip(columns, row.values[1:], strict=True) if value is not None}
-    if table == "envelopes":
-        body = values["body"]
-        stored = StoredRow(row.rowid, values)
-        assert isinstance(body, bytes)
-        store.envelopes.append(
-            EnvelopeRow(
-                seq=row.rowid,
-                mailbox=stored.blob("mailbox"),
-                number=stored.integer("number"),
-                envelope_id=stored.blob("envelope_id"),
-                expiry=stored.integer("expiry"),
-                commit_index=stored.integer("commit_index"),
-                leaf=stored.integer("leaf"),
-                body_bytes=len(body),
-                body_sha256=hashlib.sha256(body).digest(),
-                body_head=body[:BODY_HEAD_BYTES],
-                pieces=row.pieces[-1],
-            )
-        )
-    else:
-        store.tables[table].append(StoredRow(row.rowid, values))
+        keep(row)
 
 
 def _column_problem(column: Column, value: Value) -> str | None:
@@ -279,7 +443,10 @@ def _column_problem(column: Column, value: Value) -> str | None:
         return f"must be {column.kind}"
     if isinstance(value, int):
         return None if value >= 0 else "is negative"
-    size = len(value.encode()) if isinstance(value, str) else len(value or b"")
+    return _size_problem(column, len(value.encode()) if isinstance(value, str) else len(value or b""))
+
+
+def _size_problem(column: Column, size: int) -> str | None:
     if not column.bytes_min <= size <= column.bytes_max:
         allowed = (
             f"{column.bytes_min}"
@@ -290,16 +457,6 @@ def _column_problem(column: Column, value: Value) -> str | None:
     if column.byte_class is ByteClass.CIPHERTEXT and not body_kinds(size):
         return f"{size} bytes, which is the size of no body (protocol.md section 4.4)"
     return None
-
-
-def _count(store: Store, table: str, column: Column, value: Value, size: int) -> None:
-    figures = store.figures.setdefault((table, column.name), ColumnFigures())
-    figures.count += 1
-    figures.size += size
-    figures.distinct.add(hash(value))
-    magnitude = value if isinstance(value, int) else size
-    figures.low = magnitude if figures.low is None else min(figures.low, magnitude)
-    figures.high = magnitude if figures.high is None else max(figures.high, magnitude)
 
 
 def _problem(store: Store, text: str) -> None:

@@ -4,6 +4,7 @@ and 9).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from audit import disclosure as names
@@ -61,7 +62,7 @@ def check(case: Case, outcome: Outcome) -> None:
     )
 
 
-def _check_chain(case: Case, outcome: Outcome, rows: list[StoredRow]) -> None:
+def _check_chain(case: Case, outcome: Outcome, rows: Sequence[StoredRow]) -> None:
     """Headers: index, name, time, link to the one before, root, signature; and the head of the manifest."""
     before: Header | None = None
     for row in rows:
@@ -115,7 +116,7 @@ def _check_root(header: Header, row: StoredRow, outcome: Outcome, where: str) ->
         outcome.fail(where, "its leaves do not make its root")
 
 
-def _check_head(case: Case, outcome: Outcome, rows: list[StoredRow]) -> None:
+def _check_head(case: Case, outcome: Outcome, rows: Sequence[StoredRow]) -> None:
     manifest = case.manifest
     if manifest is None:
         return

@@ -355,7 +355,7 @@ def test_varints_longer_than_needed_are_refused(encoded: bytes) -> None:
 )
 def test_records_that_are_bent(record: bytes, text: str) -> None:
     with pytest.raises(SqliteError) as caught:
-        decode_record(memoryview(record), [(0, len(record))], "x")
+        decode_record(record, [(0, len(record))], "x")
     assert text in str(caught.value)
 
 

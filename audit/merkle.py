@@ -88,3 +88,65 @@ def verify_inclusion(leaf_hash: bytes, index: int, size: int, proof: Sequence[by
         raise ProofError("path", "is shorter than the tree is high")
     if result != root:
         raise ProofError("path", "does not lead to the root")
+
+
+def verify_consistency(size1: int, root1: bytes, size2: int, root2: bytes, proof: Sequence[bytes]) -> None:
+    """Check that a tree of `size1` leaves is the beginning of one of `size2` leaves (RFC 9162 section 2.1.4.2).
+
+    Args:
+        size1: Count of leaves of the earlier tree, 1 or more: an empty tree is the beginning of any, so a proof from it
+            says nothing and is refused.
+        root1: 32 bytes.
+        size2: Count of leaves of the later tree, not below `size1`.
+        root2: 32 bytes.
+        proof: Nodes, each 32 bytes; empty for two trees of one size.
+
+    Raises:
+        ProofError: A length or a size is wrong, or the proof does not lead to both roots.
+    """
+    for name, value in (("first root", root1), ("second root", root2), *(("proof", step) for step in proof)):
+        if len(value) != HASH_BYTES:
+            raise ProofError(name, f"must have {HASH_BYTES} bytes, has {len(value)}")
+    if size1 < 1:
+        raise ProofError("first size", f"{size1}: nothing can be proven from an empty tree")
+    if size1 > size2:
+        raise ProofError("first size", f"{size1} is above the second, {size2}")
+    if len(proof) > PROOF_HASHES_MAX:
+        raise ProofError("proof", f"{len(proof)} hashes, at most {PROOF_HASHES_MAX} are possible")
+    if size1 == size2:
+        if proof:
+            raise ProofError("proof", "must be empty for trees of one size")
+        if root1 != root2:
+            raise ProofError("second root", "is another one for the same size")
+        return
+    if not proof:
+        raise ProofError("proof", "is empty")
+    # Step 2: "If first is an exact power of 2, then prepend first_hash to the consistency_path array."
+    path = [root1, *proof] if size1 & (size1 - 1) == 0 else list(proof)
+    # Steps 3 and 4.
+    fn, sn = size1 - 1, size2 - 1
+    while fn & 1:
+        fn >>= 1
+        sn >>= 1
+    first = second = path[0]
+    for step in path[1:]:
+        # Step 6: "If sn is 0, then stop the iteration and fail the proof verification."
+        if sn == 0:
+            raise ProofError("proof", "is longer than the tree is high")
+        if fn & 1 or fn == sn:
+            first, second = node_hash(step, first), node_hash(step, second)
+            while fn and not fn & 1:
+                fn >>= 1
+                sn >>= 1
+        else:
+            second = node_hash(second, step)
+        fn >>= 1
+        sn >>= 1
+    # Step 7: "Verify that the fr calculated is equal to the first_hash supplied, that the sr [...] second_hash [...],
+    # and that sn is 0."
+    if sn != 0:
+        raise ProofError("proof", "is shorter than the tree is high")
+    if first != root1:
+        raise ProofError("proof", "does not lead to the first root")
+    if second != root2:
+        raise ProofError("proof", "does not lead to the second root")

@@ -102,8 +102,10 @@ class Coverage:
         kinds: what windows were tried as.
         whole: whether all kinds, forms and parts took part.
         targets: how many keys of each sort were known by something public.
-        hits: keys found, the first `HITS_MAX`, in order of place.
-        hit_count: all.
+        leaks: keys found that the relay must not have, the first `HITS_MAX`, in order of place.
+        leak_count: all of them.
+        declared: the relay's own keys, which it says that it has and which open no content.
+        declared_count: all of them.
         not_possible: kinds that could not be tried, with the reason.
     """
 
@@ -112,8 +114,10 @@ class Coverage:
     kinds: tuple[KeyKind, ...]
     whole: bool
     targets: Mapping[str, int]
-    hits: tuple[KeyHit, ...] = ()
-    hit_count: int = 0
+    leaks: tuple[KeyHit, ...] = ()
+    leak_count: int = 0
+    declared: tuple[KeyHit, ...] = ()
+    declared_count: int = 0
     not_possible: tuple[str, ...] = ()
 
     @property
@@ -127,14 +131,9 @@ class Coverage:
         return sum(section.tried + section.decoded_tried.total() for section in self.sections)
 
     @property
-    def leaks(self) -> tuple[KeyHit, ...]:
-        """Keys that the relay must not have."""
-        return tuple(hit for hit in self.hits if not hit.declared)
-
-    @property
-    def declared(self) -> tuple[KeyHit, ...]:
-        """The relay's own keys, which open no content."""
-        return tuple(hit for hit in self.hits if hit.declared)
+    def left_out(self) -> int:
+        """Places in compressed and encoded forms that the bounds left out."""
+        return sum(section.left_out for section in self.sections)
 
     def document(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -162,6 +161,6 @@ class Coverage:
                 }
                 for section in self.sections
             ],
-            "declared_keys_found": len(self.declared),
-            "keys_found": self.hit_count - len(self.declared),
+            "keys_found": self.leak_count,
+            "declared_keys_found": self.declared_count,
         }

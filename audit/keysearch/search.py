@@ -7,7 +7,7 @@ one block and its windows are in memory at a time for each process; pages of the
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
@@ -23,7 +23,8 @@ from audit.keysearch.trials import PAIR_BYTES, Hit, Trials, ml_kem_works
 from audit.keysearch.windows import KEY_BYTES, candidates_of
 
 BLOCK_HITS_MAX: Final = 100
-"""Kept of one block; all are counted."""
+"""Kept of one block, of leaks and of declared keys each: copies of a key that is allowed must not hide another. All
+are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,18 @@ class _Done:
 
     section: int
     figures: SectionFigures
-    found: list[_Found] = field(default_factory=list)
-    found_count: int = 0
+    found: dict[bool, list[_Found]] = field(default_factory=lambda: {False: [], True: []})
+    """By whether the key is declared."""
+    count: Counter[bool] = field(default_factory=Counter)
 
     def add(self, found: _Found) -> None:
-        self.found_count += 1
-        if len(self.found) < BLOCK_HITS_MAX:
-            self.found.append(found)
+        declared = found.hit.whose.declared
+        self.count[declared] += 1
+        if len(self.found[declared]) < BLOCK_HITS_MAX:
+            self.found[declared].append(found)
+
+    def knows(self, offset: int) -> bool:
+        return any(one.offset == offset for found in self.found.values() for one in found)
 
 
 @dataclass(slots=True)
@@ -90,7 +96,7 @@ class _Searcher:
             figures.repeated += candidates.repeated
             for hit in self.trials.of_windows(block, candidates.offsets):
                 done.add(_Found(first + hit.offset, Form.RAW.value, hit))
-            self._pairs(section, start, end, {found.offset for found in done.found}, done)
+            self._pairs(section, start, end, done)
         for decoded in decoded_of(section.view, start, end, settings.forms, budget):
             self._decoded(decoded, seen, done)
         if Form.DEFLATE in settings.forms:
@@ -98,11 +104,11 @@ class _Searcher:
             for decoded in deflated_at(section.view, places, settings.forms, budget):
                 self._decoded(decoded, seen, done)
 
-    def _pairs(self, section: Section, start: int, end: int, known: set[int], done: _Done) -> None:
+    def _pairs(self, section: Section, start: int, end: int, done: _Done) -> None:
         """What stands before a public key; the windows that are aligned were tried already."""
         low = max(0, start - KEY_BYTES)
         for hit in self.trials.of_pairs(bytes(section.view[low : end + KEY_BYTES - 1])):
-            if low + hit.offset not in known:
+            if not done.knows(low + hit.offset):
                 done.add(_Found(low + hit.offset, Form.RAW.value, hit))
 
     def _decoded(self, decoded: Decoded, seen: set[bytes], done: _Done) -> None:
@@ -148,50 +154,53 @@ def search_keys(case: Case, settings: KeySearchSettings) -> Coverage:
     ]
     total = sum(section.size for section in sections)
     figures = {section.name: SectionFigures(section.name, section.alignment) for section in sections}
-    found: list[tuple[Section, _Found]] = []
-    found_count = bytes_done = 0
+    found: dict[bool, list[tuple[Section, _Found]]] = {False: [], True: []}
+    count: Counter[bool] = Counter()
+    bytes_done = 0
     if settings.progress:
         settings.progress(0, total)
     for done in spread(tasks, searcher.search, settings.workers):
         section = sections[done.section]
         figures[section.name].add(done.figures)
-        found_count += done.found_count
-        found += [(section, one) for one in done.found]
+        count.update(done.count)
+        for declared, kept in done.found.items():
+            found[declared] += [(section, one) for one in kept]
         bytes_done += done.figures.bytes_searched
         if settings.progress:
             settings.progress(bytes_done, total)
-    found.sort(key=lambda pair: (pair[0].path, pair[1].offset, pair[1].hit.kind.value, pair[1].form))
-    hits = list(_hits(case, found))
+    leaks, own = _hits(case, found[False]), _hits(case, found[True])
     return Coverage(
         sections=tuple(figures.values()),
         alignment=settings.alignment,
         kinds=tuple(kind for kind in KeyKind if kind in kinds),
         whole=settings.whole and not not_possible,
         targets=_counts(targets),
-        hits=tuple(hits[:HITS_MAX]),
-        hit_count=found_count - (len(found) - len(hits)),
+        leaks=tuple(leaks[:HITS_MAX]),
+        leak_count=count[False] - len(found[False]) + len(leaks),
+        declared=tuple(own[:HITS_MAX]),
+        declared_count=count[True] - len(found[True]) + len(own),
         not_possible=tuple(not_possible),
     )
 
 
-def _hits(case: Case, found: list[tuple[Section, _Found]]) -> Iterator[KeyHit]:
-    """Each place and key once: a chain key of one step and of the next are one, seen at the end and start of blocks."""
-    told: set[tuple[str, int, str, KeyKind]] = set()
+def _hits(case: Case, found: list[tuple[Section, _Found]]) -> list[KeyHit]:
+    """In order of place; a key that was found as a window and before its public key is one."""
+    told: dict[tuple[str, int, str, KeyKind], KeyHit] = {}
     for section, one in found:
-        name = (section.path, one.offset, one.form, one.hit.kind)
-        if name in told:
-            continue
-        told.add(name)
-        yield KeyHit(
-            case.place(section.path, one.offset),
-            section.name,
-            section.path,
-            one.offset,
-            one.form,
-            one.hit.kind,
-            one.hit.whose.name,
-            one.hit.whose.declared,
+        told.setdefault(
+            (section.path, one.offset, one.form, one.hit.kind),
+            KeyHit(
+                case.place(section.path, one.offset),
+                section.name,
+                section.path,
+                one.offset,
+                one.form,
+                one.hit.kind,
+                one.hit.whose.name,
+                one.hit.whose.declared,
+            ),
         )
+    return sorted(told.values(), key=lambda hit: (hit.path, hit.offset, hit.form, hit.kind.value, hit.whose))
 
 
 def _counts(targets: Targets) -> dict[str, int]:

@@ -176,7 +176,15 @@ class NatsTransport:
         )
         # nats-py writes a PING past what it has queued: the answer would come before the subscription is judged.
         await client._flush_pending(force_flush=True)
-        await client.flush(_CONNECT_S_MAX)
+        flushed = asyncio.create_task(client.flush(_CONNECT_S_MAX))
+        try:
+            # A server whose answer cannot be read ends the reading, and nothing tells the flush.
+            await asyncio.wait({flushed, reading}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            flushed.cancel()
+        (outcome,) = await asyncio.gather(flushed, return_exceptions=True)
+        if outcome is not None and not refusals:
+            raise TransportClosed(f"{self.broker}: the server did not answer: {type(outcome).__name__}")
         if refusals:
             raise TransportClosed(f"{self.broker}: the broker lets this link not subscribe to its own topic")
 

@@ -122,7 +122,7 @@ class GatewayServer:
         self._watching = asyncio.create_task(self._watch(), name="gateway server")
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *ended: object) -> None:
         assert self._server is not None, "it was entered"
         assert self._watching is not None, "it was entered"
         self._closing = True

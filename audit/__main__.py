@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--order", metavar="FILE", help="order.toml, the orderer's own times; without it taken_at is the relay's word"
     )
+    parser.add_argument(
+        "--earlier", metavar="DIR", help="another disclosure of this relay, made before, that this one must continue"
+    )
     parser.add_argument("--thorough", action="store_true", help="search without bounds, however long it takes")
     parser.add_argument(
         "--controls", metavar="FILE", help="the mutants that this verifier was tried on, one JSON object a line"
@@ -93,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             commitments=[Path(name) for name in options.commitments],
             canaries=[Path(name) for name in options.canary_file],
             order=Path(options.order) if options.order else None,
+            earlier=options.earlier,
             thorough=options.thorough,
             controls=read_controls(Path(options.controls)) if options.controls else None,
             progress=_progress if show_progress else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
@@ -17,19 +17,21 @@ from typing import Final
 
 from audit import disclosure as names
 from audit.crypto import envelope_id_of, tombstone_key_of
-from audit.disclosure import Disclosure, printable
+from audit.disclosure import BLOCK_BYTES, Disclosure, printable
 from audit.encodings import canary_needles, decoded_runs, secret_needles
 from audit.errors import AuditError
-from audit.image import Mapping, read_ranges
+from audit.image import Mapping as MemoryMapping
+from audit.image import read_ranges
 from audit.manifest import Header, KeyRing, Manifest, build_key_ring, read_header, read_manifest
 from audit.material import Material, Opening, OrderTimes, RelayCard, read_card
 from audit.needles import INFLATE_WORK_BYTES_MAX, Finder, Hit, Needle, SearchFigures
 from audit.scattered import pieces_of, scattered
 from audit.schema import ByteClass
 from audit.sqlite_file import PAGE_BYTES
-from audit.store import EnvelopeRow, Store, StoredRow, read_store
+from audit.rows import EnvelopeRow, LiveEnvelopes, RowsByKey, StoredRow
+from audit.store import ROWS_BYTES_MAX, Store, read_store
 
-_LINE_PARTS: Final = re.compile(rb"\A|[\n =\"]")
+_LINE_PARTS: Final = re.compile(rb"[\n =\"]")
 THOROUGH: Final = "audit with --thorough, which has no bounds, and takes its time"
 
 
@@ -64,11 +66,13 @@ class Case:
     order: OrderTimes | None = None
     thorough: bool = False
     """Whether searches go on beyond their bounds."""
+    earlier: Case | None = None
+    """Another disclosure of the same relay, made before."""
     manifest: Manifest | None = None
     store: Store | None = None
     disclosed_card: RelayCard | None = None
     key_ring: KeyRing | None = None
-    mappings: list[Mapping] = field(default_factory=list)
+    mappings: list[MemoryMapping] = field(default_factory=list)
     image_pid: int | None = None
     problems: dict[str, AuditError] = field(default_factory=dict)
     accounts: dict[str, Counter[ByteClass]] = field(default_factory=dict)
@@ -91,14 +95,14 @@ class Case:
         return headers
 
     @cached_property
-    def live(self) -> dict[tuple[bytes, bytes], EnvelopeRow]:
+    def live(self) -> Mapping[tuple[bytes, bytes], EnvelopeRow]:
         """Live envelopes by mailbox and envelope id."""
-        return {(row.mailbox, row.envelope_id): row for row in self.store.envelopes} if self.store else {}
+        return LiveEnvelopes(self.store.envelopes) if self.store else {}
 
     @cached_property
-    def tombstones(self) -> dict[bytes, StoredRow]:
+    def tombstones(self) -> Mapping[bytes, StoredRow]:
         """Tombstones by key."""
-        return {row.blob("key"): row for row in self.store.tables["tombstones"]} if self.store else {}
+        return RowsByKey(self.store.tables["tombstones"], "key") if self.store else {}
 
     def tombstone_of(self, mailbox: bytes, envelope_id: bytes) -> StoredRow | None:
         """The tombstone of an envelope, if there is one."""
@@ -173,18 +177,25 @@ class Case:
         """Search one thing after the other, the small ones first: they would suffer from a bound that is passed."""
         for path in (names.CONFIG, names.CARD, names.LOG, names.MANIFEST):
             if path in self.disclosure.files:
-                data = self.disclosure.small(path)
-                yield path, finder.search_deflated(memoryview(data), _line_starts(data))
-                yield path, self._search_decoded(finder, data, 0)
+                yield path, finder.search_deflated(self.disclosure.files[path], self._line_starts(path))
+                for start, block in self.disclosure.blocks(path):
+                    yield path, self._search_decoded(finder, block, start)
         if self.store is not None:
             # A text cut into 16-byte ids stands in no file as a whole.
             for name, values, starts in self.store.column_texts():
                 where = f"{names.STORE}, {name}, row after row"
                 yield where, finder.search(memoryview(values)) + finder.search_deflated(memoryview(values), starts)
-            for start, end in self.store.outside_ciphertext():
+            for start, end in self.store.bounds_outside_ciphertext().tolist():
                 yield names.STORE, self._search_decoded(finder, bytes(self.store.data[start:end]), start)
         for path, view in sorted(self.disclosure.files.items(), key=lambda item: len(item[1])):
             yield path, finder.search(view)
+
+    def _line_starts(self, path: str) -> Iterator[int]:
+        """Where a text begins, and what follows a line feed, space, equals sign or quotation mark."""
+        yield 0
+        for start, block in self.disclosure.blocks(path):
+            for match in _LINE_PARTS.finditer(block, 0, BLOCK_BYTES):
+                yield start + match.end()
 
     @staticmethod
     def _search_decoded(finder: Finder, data: bytes, start: int) -> list[Hit]:
@@ -206,12 +217,6 @@ class Case:
                 mapping = self.mappings[position]
                 return f"{where} (address {mapping.start + offset - mapping.offset:#x}, {mapping.shown_name})"
         return where
-
-
-def _line_starts(data: bytes) -> Iterator[int]:
-    """Where a text begins, and what follows a line feed, space, equals sign or quotation mark."""
-    for match in _LINE_PARTS.finditer(data):
-        yield match.end()
 
 
 def open_case(
@@ -257,7 +262,7 @@ def _read_key_ring(case: Case) -> None:
 
 def _read_store(case: Case) -> None:
     if names.STORE in case.disclosure.files:
-        case.store = read_store(case.disclosure.files[names.STORE])
+        case.store = read_store(case.disclosure.files[names.STORE], inf if case.thorough else ROWS_BYTES_MAX)
 
 
 def _read_ranges(case: Case) -> None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 
 from audit.case import Case, open_case
-from audit.checks import CHECKS
+from audit.checks import CHECKS, EARLIER
 from audit.disclosure import Disclosure
 from audit.errors import AuditError
 from audit.leakage import leakage_of
-from audit.material import OrderTimes, RelayCard, load, read_card, read_material, read_order_times
+from audit.material import Material, OrderTimes, RelayCard, load, read_card, read_material, read_order_times
 from audit.outcome import Outcome
 from audit.verdict import Control, Report
 
@@ -33,6 +34,7 @@ def run(
     commitments: Source | Iterable[Source] | None = None,
     canaries: Iterable[Source] = (),
     order: Source | None = None,
+    earlier: str | os.PathLike[str] | None = None,
     controls: Sequence[Control] | None = None,
     thorough: bool = False,
     progress: Progress | None = None,
@@ -46,6 +48,7 @@ def run(
         commitments: Files of section 12.1, or their bytes.
         canaries: Plain lists, one text a line.
         order: The orderer's own times of the order; without them `taken_at` is the relay's word.
+        earlier: The directory of another disclosure of this relay, made before, that this one must continue.
         thorough: Whether searches go on beyond their bounds, however long that takes.
         controls: The mutants that this verifier was tried on, to be told with the verdict.
         progress: Called with the title of each step, its position and the count of steps.
@@ -67,13 +70,18 @@ def run(
     elif isinstance(commitments, (bytes, Path)):
         commitments = (commitments,)
     material = read_material(volunteered, commitments, canaries)
-    total = len(CHECKS) + 1
+    checks = CHECKS if earlier is None else (*CHECKS, EARLIER)
+    total = len(checks) + 1
     if progress:
         progress("reading the disclosure", 0, total)
-    with Disclosure(Path(directory)) as disclosure:
+    with ExitStack() as stack:
+        disclosure = stack.enter_context(Disclosure(Path(directory)))
         case = open_case(disclosure, relay_card, material, order_times, thorough=thorough)
+        if earlier is not None:
+            before = stack.enter_context(Disclosure(Path(earlier)))
+            case.earlier = open_case(before, relay_card, Material())
         outcomes = []
-        for position, (about, check) in enumerate(CHECKS, start=1):
+        for position, (about, check) in enumerate(checks, start=1):
             if progress:
                 progress(about.title, position, total)
             outcome = Outcome(about)
@@ -99,4 +107,6 @@ def _report(case: Case, outcomes: list[Outcome], controls: Sequence[Control] | N
     )
     # Rows hold places in the file, not the mapping; the store's view is let go so that the mapping can close.
     case.store = None
+    if case.earlier is not None:
+        case.earlier.store = None
     return report if controls is None else report.with_controls(controls)

@@ -16,6 +16,7 @@ from audit.checks import (
     commits,
     configuration,
     directory,
+    earlier,
     envelopes,
     escrow,
     evidence,
@@ -53,3 +54,5 @@ CHECKS: tuple[Check, ...] = (
     (receipts.ABOUT, receipts.check),
     (historical.ABOUT, historical.check),
 )
+EARLIER: Check = (earlier.ABOUT, earlier.check)
+"""Runs only where an earlier disclosure was given to compare with."""

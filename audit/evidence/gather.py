@@ -62,17 +62,18 @@ class Completeness:
         return not self.contradictions
 
 
-def gather(case: Case, earlier: Case | None = None) -> Completeness:
+def gather(case: Case, earlier: Case | None = None, *, receipts: bool = True) -> Completeness:
     """Judge everything that a case has: its own chain, volunteered receipts, an earlier disclosure.
 
     Args:
         case: The disclosure, opened with the relay's card and what was volunteered.
         earlier: Another disclosure of the same relay, made before.
+        receipts: Whether to judge the volunteered receipts.
 
     Raises:
         EvidenceError: The disclosure cannot be judged: no card, or no manifest of that relay, or no store.
     """
-    clerk = _Clerk(case, _Side.of(case), None if earlier is None else _Side.of(earlier))
+    clerk = _Clerk(case, _Side.of(case), None if earlier is None else _Side.of(earlier), receipts)
     clerk.work()
     return clerk.found
 
@@ -124,12 +125,13 @@ class _Clerk:
     case: Case
     new: _Side
     old: _Side | None
+    receipts: bool
     found: Completeness = field(default_factory=Completeness)
 
     def work(self) -> None:
         """Receipts, then the chain that all of them together make, then what the earlier disclosure says."""
         seen: list[SignedHeader] = list(self.new.signed_headers())
-        for item in self.case.material.receipts:
+        for item in self.case.material.receipts if self.receipts else ():
             header = self._take_receipt(item, f"receipt of {item.who} for envelope {item.envelope_id.hex()[:8]}…")
             if header is not None:
                 self.found.receipts += 1
@@ -180,10 +182,9 @@ class _Clerk:
                 header = read_header(signed.header, "header")
                 if (header.relay_id, header.partition) != (self.new.card.relay_id, self.new.card.partition):
                     continue
-                known = by_index.setdefault(header.index, [])
-                if all(header.raw != other.raw for other, _ in known):
+                if all(header.raw != other.raw for other, _ in by_index.get(header.index, ())):
                     self.case.key_ring.verify_header(header, signed.signature)
-                    known.append((header, signed))
+                    by_index.setdefault(header.index, []).append((header, signed))
             except AuditError:
                 # What the relay did not sign says nothing of it; the audit reports it.
                 continue
@@ -195,8 +196,6 @@ class _Clerk:
             for before in by_index.get(index - 1, ())[:1]:
                 if all(header.previous != before[0].commit_hash for header, _ in here):
                     self._two(Kind.UNLINKED, before, here[0])
-            if not here:
-                continue
             if latest is not None and latest[0].time_ms > here[0][0].time_ms:
                 self._two(Kind.REVERSED, latest, here[0])
             if latest is None or here[0][0].time_ms > latest[0].time_ms:

@@ -25,6 +25,7 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
             "blindpost audit disclosure --relay-card relay-card.toml --order disclosure/order.toml",
             "blindpost audit disclosure --relay-card relay-card.toml --commitments canaries.bin --json",
             "blindpost audit disclosure --relay-card relay-card.toml --html verdict.html",
+            "blindpost audit disclosure --relay-card relay-card.toml --earlier disclosure-of-may",
             "blindpost audit disclosure --relay-card relay-card.toml --controls controls.jsonl",
         ),
         run=_run,
@@ -64,6 +65,12 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         help="your own times of the order, as 'order wholesale' lays them beside the disclosure (order.toml)",
     )
     parser.add_argument(
+        "--earlier",
+        type=Path,
+        metavar="DIR",
+        help="another disclosure of this relay, made before, that this one must continue",
+    )
+    parser.add_argument(
         "--thorough",
         action="store_true",
         help="search without the bounds that keep an audit short, however long it takes",
@@ -94,6 +101,8 @@ def _run(options: Options) -> int:
         arguments += ["--canary-file", str(path)]
     if options.order is not None:
         arguments += ["--order", str(options.order)]
+    if options.earlier is not None:
+        arguments += ["--earlier", str(options.earlier)]
     if options.thorough:
         arguments += ["--thorough"]
     if options.controls is not None:

@@ -49,7 +49,7 @@ from wire.identity import (
     sign_activation,
     sign_list,
 )
-from wire.limits import ML_KEM_768_PUBLIC_BYTES, TOKENS_PER_ACK_MAX
+from wire.limits import COMMANDS_PER_FRAME_MAX, ML_KEM_768_PUBLIC_BYTES, TOKENS_PER_ACK_MAX
 from wire.link import FRAME, WELCOME, FrameOpener, FrameSealer, accept_welcome, begin_hello
 from wire.prekeys import (
     KemPrekey,
@@ -62,6 +62,7 @@ from wire.rotation import relay_id_of
 from wire.signing import SigningKey
 
 TENANT = "bench.example"
+_STEP = 251
 STAGES = ("receive", "take_batch", "sqlite", "committed", "take_packets")
 
 
@@ -77,19 +78,22 @@ class Device:
         entry = DeviceEntry(self.key.public, os.urandom(32), self.mailbox)
         self.signed = sign_list(account_key, DeviceList(self.account, 1, NO_PREVIOUS, account_key.public, (entry,)))
         self.list_hash = list_hash(self.signed)
+        self.gateway = self
+        """The device whose link carries this one's commands."""
         self.sealer: FrameSealer | None = None
         self.opener: FrameOpener | None = None
         self.ref = 0
 
-    def frame(self, *commands: DeviceCommand) -> bytes:
-        """Seal commands."""
-        assert self.sealer is not None
-        return self.sealer.seal(encode_commands(commands))
+    def frame(self, *commands: DeviceCommand) -> tuple[bytes, bytes]:
+        """Seal commands; returns the topic's tag and the packet."""
+        sealer = self.gateway.sealer
+        assert sealer is not None
+        return self.gateway.tag, sealer.seal(encode_commands(commands))
 
     def next_ref(self) -> int:
         """Number a command."""
-        self.ref += 1
-        return self.ref
+        self.gateway.ref += 1
+        return self.gateway.ref
 
 
 class Stages:
@@ -109,9 +113,16 @@ class Stages:
 
 
 class Rig:
-    """A relay's core and store with linked, enrolled, subscribed devices."""
+    """A relay's core and store with linked, enrolled, subscribed devices.
 
-    def __init__(self, path: Path, senders: int, recipients: int) -> None:
+    Args:
+        path: the store's file.
+        senders: how many.
+        recipients: how many.
+        a_link: devices behind one link.
+    """
+
+    def __init__(self, path: Path, senders: int, recipients: int, a_link: int = 1) -> None:
         key = SigningKey(os.urandom(32))
         relay_id = relay_id_of(key.public)
         self.public, self.relay_id = key.public, relay_id
@@ -131,47 +142,65 @@ class Rig:
         self.receipts = 0
         self.acked = 0
         self.waiting: list[tuple[bytes, bytes]] = []
-        self.senders = [self._device(f"s{number}") for number in range(senders)]
-        self.recipients = [self._device(f"r{number}") for number in range(recipients)]
+        self.senders = self._devices("s", senders, a_link)
+        self.recipients = self._devices("r", recipients, a_link)
 
-    def _device(self, name: str) -> Device:
-        device = Device(name)
-        self.devices[device.tag] = device
+    def _devices(self, letter: str, count: int, a_link: int) -> list[Device]:
+        devices = [Device(f"{letter}{number}") for number in range(count)]
+        for start in range(0, count, a_link):
+            self._link(devices[start : start + a_link])
+        return devices
+
+    def _link(self, devices: list[Device]) -> None:
+        first = devices[0]
+        self.devices[first.tag] = first
         pending = begin_hello(self.relay_id, os.urandom)
-        self.core.receive(device.tag, pending.packet, now_ms())
+        self.core.receive(first.tag, pending.packet, now_ms())
         (welcome,) = [packet for tag, packet in self.core.take_packets() if packet[0] == WELCOME]
-        keys, _, prove = accept_welcome(pending, self.public, welcome, [device.key])
-        device.sealer, device.opener = FrameSealer(keys.link_id, keys.up_key), FrameOpener(keys.down_key)
-        self.core.receive(device.tag, prove, now_ms())
-        token = sign_activation(self.admin, Activation(TENANT, device.account, os.urandom(16), now_ms() // 1_000 + 600))
-        self.waiting.append(
-            (
-                device.tag,
+        keys, _, prove = accept_welcome(pending, self.public, welcome, [device.key for device in devices])
+        first.sealer, first.opener = FrameSealer(keys.link_id, keys.up_key), FrameOpener(keys.down_key)
+        self.core.receive(first.tag, prove, now_ms())
+        for device in devices:
+            device.gateway = first
+            activation = Activation(TENANT, device.account, os.urandom(16), now_ms() // 1_000 + 600)
+            token = sign_activation(self.admin, activation)
+            self.waiting.append(
                 device.frame(
                     Enrol(device.next_ref(), token, device.signed, prekeys_of(device)),
                     Subscribe(device.next_ref(), device.mailbox, 0, 1_024),
-                ),
+                )
             )
-        )
-        self.round([])
-        return device
+            self.round([])
 
     def submits(self, frames: int, size: int, body_bytes: int, at: int) -> list[tuple[bytes, bytes]]:
-        """Make so many frames of submits, of all senders in turn, to recipients in turn."""
+        """Make so many frames of one submit, of all senders in turn, to recipients in turn."""
         packets = []
-        expiry = (now_ms() // 3_600_000 + 25) * 3_600
         for number in range(at, at + frames):
             sender = self.senders[number % len(self.senders)]
-            recipient = self.recipients[number % len(self.recipients)]
-            envelopes = []
-            for _ in range(size):
-                token = os.urandom(16)
-                envelope_id = envelope_id_of(token)
-                self.tokens[envelope_id] = token
-                envelopes.append(Envelope(recipient.mailbox, envelope_id, expiry, os.urandom(body_bytes)))
-            submit = Submit(sender.next_ref(), recipient.account, recipient.list_hash, tuple(envelopes))
-            packets.append((sender.tag, sender.frame(submit)))
+            packets.append(sender.frame(self._submit(sender, number, size, body_bytes)))
         return packets
+
+    def single_submits(self, frames: int, size: int, body_bytes: int, at: int) -> list[tuple[bytes, bytes]]:
+        """Make so many frames of submits of one envelope each, each to another recipient, as a gateway sends them."""
+        packets = []
+        for number in range(at, at + frames):
+            sender = self.senders[number % len(self.senders)]
+            # A step that is prime to the usual numbers of recipients: neighbours are behind different gateways.
+            places = range(number * size, (number + 1) * size)
+            submits = [self._submit(sender, _STEP * place, 1, body_bytes) for place in places]
+            packets.append(sender.frame(*submits))
+        return packets
+
+    def _submit(self, sender: Device, number: int, size: int, body_bytes: int) -> Submit:
+        recipient = self.recipients[number % len(self.recipients)]
+        expiry = (now_ms() // 3_600_000 + 25) * 3_600
+        envelopes = []
+        for _ in range(size):
+            token = os.urandom(16)
+            envelope_id = envelope_id_of(token)
+            self.tokens[envelope_id] = token
+            envelopes.append(Envelope(recipient.mailbox, envelope_id, expiry, os.urandom(body_bytes)))
+        return Submit(sender.next_ref(), recipient.account, recipient.list_hash, tuple(envelopes))
 
     def round(self, packets: list[tuple[bytes, bytes]]) -> None:
         """Receive, commit, tell: one turn of the service's loop."""
@@ -200,21 +229,20 @@ class Rig:
         plain = device.opener.open(packet)
         assert plain is not None, "a frame that does not open"
         commands = decode_relay_commands(plain)
-        tokens: list[bytes] = []
+        acks: list[DeviceCommand] = []
         for command in commands:
             if isinstance(command, Delivery):
-                tokens.extend(self.tokens.pop(one.envelope_id) for one in command.envelopes)
+                tokens = [self.tokens.pop(one.envelope_id) for one in command.envelopes]
+                self.delivered += len(tokens)
+                for start in range(0, len(tokens), TOKENS_PER_ACK_MAX):
+                    some = tuple(tokens[start : start + TOKENS_PER_ACK_MAX])
+                    acks.append(Ack(device.next_ref(), command.mailbox, some))
             elif type(command).__name__ == "Receipts":
                 self.receipts += len(command.entries)  # type: ignore[union-attr]
             elif type(command).__name__ == "Refusal":
                 raise RuntimeError(f"refused: {command}")
-        self.delivered += len(tokens)
-        acks = [
-            Ack(device.next_ref(), device.mailbox, tuple(tokens[start : start + TOKENS_PER_ACK_MAX]))
-            for start in range(0, len(tokens), TOKENS_PER_ACK_MAX)
-        ]
-        if acks:
-            self.waiting.append((device.tag, device.frame(*acks)))
+        for start in range(0, len(acks), COMMANDS_PER_FRAME_MAX):
+            self.waiting.append(device.frame(*acks[start : start + COMMANDS_PER_FRAME_MAX]))
 
 
 def now_ms() -> int:
@@ -235,18 +263,19 @@ def prekeys_of(device: Device) -> Prekeys:
 
 
 def measure(
-    folder: Path, size: int, per_commit: int, rounds: int, recipients: int, body_bytes: int
+    folder: Path, size: int, per_commit: int, rounds: int, recipients: int, body_bytes: int, gateways: bool = False
 ) -> dict[str, float]:
     """Run rounds of `per_commit` envelopes, `size` a frame; return CPU in µs a message by stage, and their sum."""
-    rig = Rig(folder / f"store-{size}.sqlite", 20, recipients)
+    rig = Rig(folder / f"store-{size}.sqlite", 20, recipients, 250 if gateways else 1)
+    make = rig.single_submits if gateways else rig.submits
     frames = max(1, per_commit // size)
-    rig.round(rig.submits(frames, size, body_bytes, 0))
+    rig.round(make(frames, size, body_bytes, 0))
     gc.collect()
     gc.freeze()
     rig.stages.on = True
     sent = 0
     for number in range(rounds):
-        packets = rig.submits(frames, size, body_bytes, number * frames)
+        packets = make(frames, size, body_bytes, number * frames)
         sent += frames * size
         rig.round(packets)
     rig.round([])
@@ -308,6 +337,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--commit", type=int, default=256, help="envelopes a commit (default 256)")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--recipients", type=int, default=100)
+    parser.add_argument(
+        "--gateways",
+        action="store_true",
+        help="devices share links, 250 each, and a frame holds submits of one envelope each, as `relay` has it",
+    )
     parser.add_argument("--body", type=int, default=1_040, help="bytes of a body (default 1040)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(argv)
@@ -315,7 +349,15 @@ def main(argv: list[str]) -> int:
     sizes = [int(size) for size in arguments.frames.split(",")]
     with tempfile.TemporaryDirectory(prefix="blindpost-bench-", dir=os.environ.get("BENCH_DIR")) as folder:
         stages = {
-            size: measure(Path(folder), size, arguments.commit, arguments.rounds, arguments.recipients, arguments.body)
+            size: measure(
+                Path(folder),
+                size,
+                arguments.commit,
+                arguments.rounds,
+                arguments.recipients,
+                arguments.body,
+                arguments.gateways,
+            )
             for size in sizes
         }
     least = {size: floors(size, arguments.body) for size in sizes}

@@ -110,6 +110,8 @@ class Staged:
     """What takes the directory's changes back, to be run in reverse."""
     closed: list[Mailbox] = field(default_factory=list)
     """Mailboxes that a new device list does not name any more."""
+    withdrawn: int = 0
+    """How many of those that leave were withdrawn."""
     tenants: int = 0
     """How many of the tenants that wait are in this batch; the same for rotations."""
     rotations: int = 0

@@ -18,7 +18,7 @@ from typing import Any, Final
 from relay.core.batch import Refused, Staged
 from relay.core.commitlog import CommitLog
 from relay.core.delivery import Deliveries
-from relay.core.directory import Directory
+from relay.core.directory import Account, Directory
 from relay.core.events import REASON_ACKED, REASON_WITHDRAWN, CoreConfig, CoreCounters
 from relay.core.links import Link, Links
 from relay.core.mailboxes import LEAVING, LIVE, STAGED, Held, Mailbox, Mailboxes
@@ -173,6 +173,8 @@ class Commands:
             raise Refused(RefusalCode.UNKNOWN_ACCOUNT, "account")
         stale = command.list_hash != account.list_hash
         envelopes = command.envelopes
+        if len(envelopes) == 1 and not stale and self._submit_new(staged, link, command, account):
+            return WAITING
         find = self._mailbox_once if stale else self._mailbox_now
         mailboxes = self._mailboxes
         now_s = self._now_ms // 1_000
@@ -211,6 +213,21 @@ class Commands:
         for position, held in enumerate(kept):
             self.receipt(link, command.ref, position, held)
         return ANSWERED
+
+    def _submit_new(self, staged: Staged, link: Link, command: Submit, account: Account) -> bool:
+        """Stage a submit of one new envelope to the account's own mailbox: nearly all are that, and this is `_submit`
+        for them alone. False, and nothing is staged, if it is another.
+        """
+        envelope = command.envelopes[0]
+        mailbox = account.mailboxes.get(envelope.mailbox)
+        mailboxes = self._mailboxes
+        if mailbox is None or not mailboxes.is_new(mailbox, envelope.envelope_id):
+            return False
+        mailboxes.check_expiry(envelope.expiry, self._now_ms // 1_000)
+        mailboxes.check_room(mailbox, 1, len(envelope.body))
+        held = mailboxes.stage(staged, mailbox, envelope, self._log.head_index + 1)
+        staged.submits.append((link, command.ref, [held]))
+        return True
 
     def _mailbox_now(self, link: Link, account: str, mailbox_id: bytes) -> Mailbox | None:
         """Return the mailbox of another device of the sender's own account."""
@@ -263,6 +280,8 @@ class Commands:
             if held.state == LIVE:
                 leave(staged, held, reason, token)
                 staged.batch.acks += 1
+                if reason == REASON_WITHDRAWN:
+                    staged.withdrawn += 1
                 waits = True
             elif held.state == LEAVING:
                 waits = True

@@ -23,7 +23,6 @@ from relay.core.commitlog import CommitLog, paths_in
 from relay.core.delivery import Deliveries
 from relay.core.directory import Directory
 from relay.core.events import (
-    REASON_WITHDRAWN,
     Batch,
     CoreConfig,
     CoreCounters,
@@ -132,6 +131,8 @@ class RelayCore:
             return
         self._commands.entitle_anew(link)
         share = -(-len(packet) // len(commands))
+        if not self._stopping and self._queue.put_all(link, commands, share):
+            return
         for command in commands:
             self._enqueue(link, command, share)
 
@@ -267,10 +268,9 @@ class RelayCore:
         batch = staged.batch
         self._mailboxes.committed(staged)
         self._give_receipts(staged)
-        self._deliveries.gone([(item[0].mailbox, item[0].number) for item in staged.leaving])
-        self._deliveries.gone([(held.mailbox, held.number) for held in staged.expiring])
-        for held, row in zip(staged.fresh, batch.envelopes, strict=True):
-            self._deliveries.fresh(held, row.body, now_ms)
+        self._deliveries.gone([item[0] for item in staged.leaving])
+        self._deliveries.gone(staged.expiring)
+        self._deliveries.fresh(staged.fresh, batch.envelopes, now_ms)
         for mailbox in staged.closed:
             self._deliveries.end(mailbox)
             self._mailboxes.close(mailbox)
@@ -301,8 +301,9 @@ class RelayCore:
         index, header, signature = row.idx, row.header, row.signature
         paths = paths_in(staged.tree)
         self._links.outgoing_bytes += len(staged.fresh) * (_RECEIPT_BYTES + len(paths[0]))
+        talk = self._links.talk
         for link, ref, kept in staged.submits:
-            outbox = self._links.talk(link)
+            outbox = talk(link)
             for position, held in enumerate(kept):
                 if held.commit_index == index:
                     leaf = held.leaf
@@ -312,7 +313,7 @@ class RelayCore:
 
     def _count(self, staged: Staged) -> None:
         batch, counters = staged.batch, self.counters
-        withdrawn = sum(1 for row in batch.tombstones if row.reason == REASON_WITHDRAWN)
+        withdrawn = staged.withdrawn
         counters.envelopes += len(batch.envelopes)
         counters.body_bytes += batch.body_bytes
         counters.acks += batch.acks - withdrawn
@@ -344,8 +345,7 @@ class RelayCore:
         return staged
 
     def _end(self, staged: Staged) -> None:
-        for link, _command, size in staged.waiting:
-            self._queue.release(link, size)
+        self._queue.release_all(staged.waiting)
         self._queue.put_back(staged.deferred)
         unconfirmed, self._unconfirmed = self._unconfirmed, []
         for link in unconfirmed:

@@ -13,11 +13,11 @@ probably away.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
 from typing import cast
 
-from relay.core.events import CoreConfig, CoreCounters, Read
+from relay.core.events import CoreConfig, CoreCounters, EnvelopeRow, Read
 from relay.core.links import Link, Links
 from relay.core.mailboxes import LIVE, Held, Mailbox
 from wire.commands import Delivered
@@ -108,17 +108,33 @@ class Deliveries:
             not under_way or sub.bytes_under_way + body_bytes <= self._config.delivery_bytes_max
         )
 
-    def fresh(self, held: Held, body: bytes, now_ms: int) -> None:
-        """An envelope was committed: send it at once if nothing is before it, and there is credit."""
-        sub = held.mailbox.subscription
-        if sub is None or held.expiry * 1_000 <= now_ms:
-            return
-        if sub.queue or not self._has_room(sub, held.body_bytes) or not self._may_send():
-            sub.queue.append(held)
-            self._ready[sub] = None
-            return
-        self._start(sub, held, now_ms)
-        self._send(sub, held, body)
+    def fresh(self, envelopes: Sequence[Held], rows: Sequence[EnvelopeRow], now_ms: int) -> None:
+        """Envelopes were committed: send each at once if nothing is before it, and there is credit."""
+        links, delivery_bytes_max = self._links, self._config.delivery_bytes_max
+        outgoing_bytes_max = self._config.outgoing_bytes_max
+        # Every message comes by here, so that `_has_room`, `_start` and `_send` are written out.
+        for held, row in zip(envelopes, rows, strict=True):
+            mailbox = held.mailbox
+            sub = mailbox.subscription
+            if sub is None or held.expiry * 1_000 <= now_ms:
+                continue
+            under_way, number, body_bytes = sub.under_way, held.number, held.body_bytes
+            if (
+                sub.queue
+                or len(under_way) >= sub.credit
+                or (under_way and sub.bytes_under_way + body_bytes > delivery_bytes_max)
+                or links.outgoing_bytes >= outgoing_bytes_max
+            ):
+                sub.queue.append(held)
+                self._ready[sub] = None
+                continue
+            under_way[number] = (held, now_ms, body_bytes)
+            sub.bytes_under_way += body_bytes
+            if not sub.deadline_ms:
+                self._arm(sub, now_ms + sub.pause_ms)
+            links.talk(sub.link).delivery(mailbox.id, Delivered(number, held.id, held.expiry, row.body))
+            links.outgoing_bytes += body_bytes
+            self._counters.deliveries += 1
 
     def _start(self, sub: Subscription, held: Held, now_ms: int) -> None:
         sub.under_way[held.number] = (held, now_ms, held.body_bytes)
@@ -131,13 +147,13 @@ class Deliveries:
         self._links.outgoing_bytes += held.body_bytes
         self._counters.deliveries += 1
 
-    def gone(self, numbers: Iterable[tuple[Mailbox, int]]) -> None:
+    def gone(self, envelopes: Iterable[Held]) -> None:
         """Envelopes are durably gone: acked, withdrawn, expired, closed. Their credit is free."""
-        for mailbox, number in numbers:
-            sub = mailbox.subscription
+        for held in envelopes:
+            sub = held.mailbox.subscription
             if sub is None:
                 continue
-            sent = sub.under_way.pop(number, None)
+            sent = sub.under_way.pop(held.number, None)
             if sent is None:
                 continue
             sub.bytes_under_way -= sent[2]

@@ -27,13 +27,16 @@ class ExpiryBuckets(Generic[Item]):
 
     def add(self, expiry_s: int, item: Item) -> None:
         """Put an item where its expiry is, rounded up to a minute."""
+        self.bucket(expiry_s).append(item)
+
+    def bucket(self, expiry_s: int) -> list[Item]:
+        """Return where to append what expires then; to be used before the next `gather`."""
         minute = -(-expiry_s // BUCKET_S)
         bucket = self._buckets.get(minute)
         if bucket is None:
-            self._buckets[minute] = [item]
+            bucket = self._buckets[minute] = []
             heappush(self._minutes, minute)
-        else:
-            bucket.append(item)
+        return bucket
 
     def gather(self, now_s: int) -> bool:
         """Move the buckets that are due to the queue of due items; tell whether it holds any."""

@@ -192,6 +192,11 @@ class Mailboxes:
 
     # ---- submit
 
+    @staticmethod
+    def is_new(mailbox: Mailbox, envelope_id: bytes) -> bool:
+        """Tell whether an id was certainly not submitted before; of a closed mailbox, `known` must look."""
+        return not (envelope_id in mailbox.entries or envelope_id in mailbox.tombstones or mailbox.closed)
+
     def known(self, mailbox: Mailbox, envelope: Envelope) -> Held | None:
         """Return the envelope if it was submitted before with this very expiry and body; None if its id is new.
 
@@ -345,10 +350,15 @@ class Mailboxes:
         """The batch is durable: what was on its way has arrived."""
         log = self._log
         tombstone_bytes = self._config.tombstone_bytes
+        expiry, put = -1, list[Held]().append
         for held in staged.fresh:
             held.state = LIVE
             held.mailbox.newest = held.number
-            self._expiry.add(held.expiry, held)
+            if held.expiry != expiry:
+                # Expiries are whole hours: most of a batch share one bucket.
+                expiry = held.expiry
+                put = self._expiry.bucket(expiry).append
+            put(held)
         self.live += len(staged.fresh) - len(staged.leaving)
         for held, reason, seq, key in staged.leaving:
             mailbox = held.mailbox

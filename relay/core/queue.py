@@ -11,7 +11,7 @@ Rules: a command counts until it is answered or its commit has ended (`release`)
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from typing import Final
 
 from relay.core.batch import Refused
@@ -72,6 +72,34 @@ class CommandQueue:
         else:
             waiting.append((link, command, size))
 
+    def put_all(self, link: Link, commands: Sequence[DeviceCommand], size: int) -> bool:
+        """Let all commands of a frame wait; False, and none does, unless all certainly fit (`put` decides by each).
+
+        Args:
+            link: whose they are.
+            commands: in their order.
+            size: bytes of the frame that each took.
+        """
+        config = self._config
+        count = len(commands)
+        held = link.pending_bytes + count * size
+        if (
+            link.pending_commands + count > config.link_commands_max
+            or held > (config.link_bytes_max if link.enrolled else config.link_bytes_unentitled_max)
+            or held > config.pending_bytes_max - self.pending_bytes - count * size
+        ):
+            return False
+        link.pending_commands += count
+        link.pending_bytes = held
+        self.pending_bytes += count * size
+        items = [(link, command, size) for command in commands]
+        if link.waiting is None:
+            link.waiting = deque(items)
+            self._turns.append(link)
+        else:
+            link.waiting.extend(items)
+        return True
+
     def take(self, most: int) -> Generator[Waiting, None, None]:
         """Yield at most so many commands, in turns; stop taking at any time, the rest goes on waiting."""
         turns = self._turns
@@ -108,3 +136,12 @@ class CommandQueue:
         link.pending_commands -= 1
         link.pending_bytes -= size
         self.pending_bytes -= size
+
+    def release_all(self, items: Iterable[Waiting]) -> None:
+        """Release each of them."""
+        whole = 0
+        for link, _command, size in items:
+            link.pending_commands -= 1
+            link.pending_bytes -= size
+            whole += size
+        self.pending_bytes -= whole

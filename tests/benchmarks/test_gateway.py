@@ -13,8 +13,9 @@ from wire.card import RelayCard
 from wire.signing import SigningKey
 
 
-def test_a_small_run_has_a_receipt_for_every_chat_and_decrypts_them_all(tmp_path: Path) -> None:
-    arguments = ["--brokers", "amqtt", "--rounds", "1", "--devices", "3", "--chats", "30", "--submit", "4"]
+@pytest.mark.parametrize("broker", ["amqtt", pytest.param("nats", marks=pytest.mark.nats_server)])
+def test_a_small_run_has_a_receipt_for_every_chat_and_decrypts_them_all(tmp_path: Path, broker: str) -> None:
+    arguments = ["--brokers", broker, "--rounds", "1", "--devices", "3", "--chats", "30", "--submit", "4"]
     assert gateway.main([*arguments, "--out", str(tmp_path)]) == 0
     report = Report.read(tmp_path / "gateway.json")
     (case,) = report.cases

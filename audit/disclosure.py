@@ -2,28 +2,38 @@
 
 Whoever made the directory may have made it to mislead: links that point elsewhere, devices that never end, names with
 `..`, files that are huge. So the tree is listed through directory descriptors, no link is ever followed, only regular
-files are opened, and what the manifest names is looked up in that listing and never joined to a path. Files are
-mapped, not read, so a large memory image costs no memory. Nothing is written.
+files are opened, and what the manifest names is looked up in that listing and never joined to a path. Files are read
+piece by piece (`file_view`), so a large one costs no memory. Nothing is written.
+
+Bounds are not findings: a busy and honest relay may have a log of gigabytes. What is beyond a bound is left out, and
+the audit is then incomplete.
 """
 
 from __future__ import annotations
 
-import hashlib
-import mmap
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from audit.errors import DisclosureError
+from audit.errors import BoundError, DisclosureError
+from audit.file_view import FileView, sha256_of
 
 ENTRIES_MAX: Final = 1_000
 DEPTH_MAX: Final = 8
-SMALL_FILE_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Manifest, log, configuration, maps: read whole."""
+SMALL_FILE_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Manifest, configuration, card, maps and ranges, which are read whole. None of them grows with traffic: a manifest of
+300 modules has 20 kB, maps of 1,000 mappings 100 kB."""
+FILE_BYTES_MAX: Final = 64 * 1024**3
+"""Of any file: what takes some hours. `thorough` has no such bound."""
+BLOCK_BYTES: Final = 4 * 1024 * 1024
+OVERLAP_BYTES: Final = 128 * 1024
+LINE_BYTES_MAX: Final = 1024
+"""A longer line of the log is given in pieces: the longest of the protocol has 120 bytes."""
 
 MANIFEST = "manifest.msgpack"
 STORE = "store/store.sqlite"
@@ -54,8 +64,11 @@ class Disclosure:
     """The regular files of a directory, by relative path, mapped; use as a context manager."""
 
     root: Path
-    files: dict[str, memoryview] = field(default_factory=dict)
+    file_bytes_max: float = FILE_BYTES_MAX
+    files: dict[str, FileView] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    too_large: list[Problem] = field(default_factory=list)
+    """Files that are not read because they pass the bound."""
     digests: dict[str, bytes] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
@@ -90,7 +103,7 @@ class Disclosure:
                 elif stat.S_ISREG(mode) and path in {ORDERERS_CARD, ORDERERS_TIMES}:
                     continue
                 elif stat.S_ISREG(mode):
-                    self._map(descriptor, name, path)
+                    self._open(descriptor, name, path)
                 else:
                     kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
                     self.problems.append(Problem(printable(path), f"is {kind}; not followed, not opened"))
@@ -107,51 +120,87 @@ class Disclosure:
         finally:
             os.close(below)
 
-    def _map(self, descriptor: int, name: str, path: str) -> None:
+    def _open(self, descriptor: int, name: str, path: str) -> None:
         # O_NONBLOCK: should the entry have become a pipe since it was looked at, opening it must not wait for ever.
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=descriptor)
         try:
             state = os.fstat(file)
             if not stat.S_ISREG(state.st_mode):
                 self.problems.append(Problem(printable(path), "is no regular file; not opened"))
-            elif state.st_size == 0:
-                self.files[path] = memoryview(b"")
+            elif state.st_size > self.file_bytes_max:
+                self.too_large.append(
+                    Problem(printable(path), f"{state.st_size:,} bytes, at most {int(self.file_bytes_max):,} are read")
+                )
             else:
-                mapped = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
-                view = memoryview(mapped)
-                # The stack closes in reverse order: first the view, then the mapping that it holds open.
-                self._stack.callback(_close_mapping, mapped)
-                self._stack.callback(view.release)
-                self.files[path] = view
-        finally:
+                view = self.files[path] = FileView(file, state.st_size, printable(path))
+                self._stack.callback(view.close)
+                return
+        except OSError:
             os.close(file)
+            raise
+        os.close(file)
 
     def small(self, path: str) -> bytes:
         """Return the whole content of a file that has no reason to be large.
 
         Raises:
-            DisclosureError: It is missing, or larger than `SMALL_FILE_BYTES_MAX`.
+            DisclosureError: It is missing.
+            BoundError: It is larger than `SMALL_FILE_BYTES_MAX`.
         """
         view = self.files.get(path)
         if view is None:
             raise DisclosureError(path, "is missing")
         if len(view) > SMALL_FILE_BYTES_MAX:
-            raise DisclosureError(path, f"{len(view)} bytes, at most {SMALL_FILE_BYTES_MAX} are read")
-        return bytes(view)
+            raise BoundError(path, f"{len(view):,} bytes, at most {SMALL_FILE_BYTES_MAX:,} are read")
+        return view[:]
+
+    def blocks(self, path: str) -> Iterator[tuple[int, bytes]]:
+        """A file in blocks with their offsets, each with some bytes of the next one.
+
+        What is no longer than `OVERLAP_BYTES` lies in one block as a whole.
+        """
+        view = self.files[path]
+        for start in range(0, len(view), BLOCK_BYTES):
+            yield start, view[start : start + BLOCK_BYTES + OVERLAP_BYTES]
+
+    def lines(self, path: str) -> Iterator[tuple[int, bytes]]:
+        """Each line of a file with its offset and line feed, however large the file is.
+
+        Only a line feed ends a line. A line of more than `LINE_BYTES_MAX` bytes comes in pieces, of which only the last
+        ends with a line feed.
+        """
+        view, rest, at = self.files[path], b"", 0
+        for start in range(0, len(view), BLOCK_BYTES):
+            block = rest + view[start : start + BLOCK_BYTES]
+            whole, feed, rest = block.rpartition(b"\n")
+            for line in _lines_of(whole + feed):
+                yield at, line
+                at += len(line)
+            while len(rest) > LINE_BYTES_MAX:
+                yield at, rest[:LINE_BYTES_MAX]
+                at, rest = at + LINE_BYTES_MAX, rest[LINE_BYTES_MAX:]
+        if rest:
+            yield at, rest
+
+    def changed(self) -> list[str]:
+        """Files that somebody wrote to since they were opened."""
+        return sorted(path for path, view in self.files.items() if view.changed)
 
     def sha256(self, path: str) -> bytes:
         """SHA-256 of a file, computed once."""
         if path not in self.digests:
-            self.digests[path] = hashlib.sha256(self.files[path]).digest()
+            self.digests[path] = sha256_of(self.files[path])
         return self.digests[path]
 
 
-def _close_mapping(mapped: mmap.mmap) -> None:
-    try:
-        mapped.close()
-    except BufferError:
-        # A slice of the view is still held by a traceback; the mapping then ends with it.
-        return
+def _lines_of(block: bytes) -> Iterator[bytes]:
+    """Cut at line feeds, and what is too long in pieces."""
+    for line in block.split(b"\n")[:-1]:
+        start = 0
+        while len(line) - start > LINE_BYTES_MAX:
+            yield line[start : start + LINE_BYTES_MAX]
+            start += LINE_BYTES_MAX
+        yield line[start:] + b"\n"
 
 
 def _reason(error: OSError | ValueError) -> str:

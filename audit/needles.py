@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from audit.rows import Bytes
 from audit.streams import GZIP_HEADER, OUTPUT_BLOCK_BYTES, STREAM_HEADER, header_bytes, inflate
 
 CHUNK_BYTES: Final = 4 * 1024 * 1024
@@ -91,7 +92,7 @@ class Finder:
             for phase in range(WORD_BYTES):
                 self._words.setdefault(_word(needle.needle, phase), []).append(position)
 
-    def search(self, data: memoryview) -> list[Hit]:
+    def search(self, data: Bytes) -> list[Hit]:
         """Return all hits in a file, in order of offset; of overlapping chunks each hit once.
 
         Args:
@@ -121,7 +122,7 @@ class Finder:
                 hits.add(Hit(needle.subject, needle.form, start + at))
                 at = chunk.find(needle.needle, at + len(needle.needle))
 
-    def search_deflated(self, data: memoryview, starts: Iterable[int]) -> list[Hit]:
+    def search_deflated(self, data: Bytes, starts: Iterable[int]) -> list[Hit]:
         """Search what raw deflate streams that may begin at `starts` inflate to.
 
         Args:
@@ -135,7 +136,7 @@ class Finder:
         return sorted(hits, key=lambda hit: (hit.offset, hit.subject, hit.form))
 
     def _search_streams(
-        self, data: memoryview, chunk: bytes, start: int, known: frozenset[int], hits: set[Hit]
+        self, data: Bytes, chunk: bytes, start: int, known: frozenset[int], hits: set[Hit]
     ) -> None:
         found = STREAM_HEADER.search(chunk)
         while found and found.start() < CHUNK_BYTES:
@@ -144,7 +145,7 @@ class Finder:
             # One byte on, not behind the header: the second byte of a false one may be the first of a true one.
             found = STREAM_HEADER.search(chunk, found.start() + 1)
 
-    def _search_stream(self, data: memoryview, at: int, body: int, known: frozenset[int], hits: set[Hit]) -> None:
+    def _search_stream(self, data: Bytes, at: int, body: int, known: frozenset[int], hits: set[Hit]) -> None:
         """Inflate what begins at `body`, and search what comes out, block by block; hits lie at `at`."""
         figures = self.figures
         if figures.inflate_work_bytes >= self.work_bytes_max:

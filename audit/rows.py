@@ -8,9 +8,9 @@ are asked for. A row is made when somebody looks at it, and is gone when he look
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias, overload
+from typing import Final, Protocol, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ class Bytes(Protocol):
 
     def __len__(self) -> int: ...
 
+    @overload
+    def __getitem__(self, key: int, /) -> int: ...
+    @overload
     def __getitem__(self, key: slice, /) -> bytes | memoryview: ...
 
 
@@ -445,17 +448,58 @@ def _same_as_before(values: NDArray[np.void], order: NDArray[np.intp]) -> NDArra
     return same
 
 
-class Lookup:
-    """Finds the rows that have a value of 16 bytes, by a sorted array: 16 bytes a row, where a dict takes 160."""
+class _Sorted:
+    """Positions of rows by the first 8 bytes of a value: 16 bytes a row, where a dict takes 160."""
 
-    def __init__(self, values: NDArray[Any]) -> None:
-        self._values = values
+    def __init__(self, values: NDArray[np.void]) -> None:
         words = _words_of(values)[:, 0] if len(values) else np.zeros(0, dtype=np.uint64)
         self._order = np.argsort(words, kind="stable")
-        self._sorted = words[self._order]
+        self._words = words[self._order]
 
-    def positions(self, value: bytes) -> list[int]:
-        """The positions of all rows with this value, the earliest first."""
-        word = np.frombuffer(value[:8], dtype=np.uint64)[0]
-        start, end = np.searchsorted(self._sorted, word, "left"), np.searchsorted(self._sorted, word, "right")
-        return [int(at) for at in self._order[start:end] if self._values[at].tobytes() == value]
+    def positions(self, value: bytes) -> Iterator[int]:
+        """Where a value may be that begins with the same 8 bytes, the last row first."""
+        word = np.frombuffer(value[:8].ljust(8, b"\0"), dtype=np.uint64)[0]
+        start, end = np.searchsorted(self._words, word, "left"), np.searchsorted(self._words, word, "right")
+        yield from reversed(self._order[start:end].tolist())
+
+
+class LiveEnvelopes(Mapping[tuple[bytes, bytes], EnvelopeRow]):
+    """Envelopes by mailbox and envelope id; of two with the same the last."""
+
+    def __init__(self, rows: EnvelopeRows) -> None:
+        self._rows = rows
+        self._sorted = _Sorted(rows.ids())
+
+    def __getitem__(self, key: tuple[bytes, bytes]) -> EnvelopeRow:
+        for position in self._sorted.positions(key[1]):
+            row = self._rows[position]
+            if (row.mailbox, row.envelope_id) == key:
+                return row
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return iter({(row.mailbox, row.envelope_id) for row in self._rows})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class RowsByKey(Mapping[bytes, StoredRow]):
+    """Rows of a table by a column of values of one size; of two with the same the last."""
+
+    def __init__(self, rows: StoredRows, column: str) -> None:
+        self._rows = rows
+        self._column = column
+        self._sorted = _Sorted(rows.blobs(column))
+
+    def __getitem__(self, key: bytes) -> StoredRow:
+        for position in self._sorted.positions(key):
+            if self._rows.value(position, self._column) == key:
+                return self._rows[position]
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter({row.blob(self._column) for row in self._rows})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

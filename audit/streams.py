@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from audit.rows import Bytes
+
 PORTION_BYTES: Final = 512
 OUTPUT_BLOCK_BYTES: Final = 1024 * 1024
 NAME_BYTES_MAX: Final = 4096
@@ -34,7 +36,7 @@ STREAM_HEADER: Final = re.compile(
 )
 
 
-def header_bytes(data: memoryview, at: int) -> int:
+def header_bytes(data: Bytes, at: int) -> int:
     """How long the header of a stream is: 2 of zlib; of gzip 10, and what its flags add (RFC 1952 section 2.3)."""
     if data[at] != GZIP_HEADER[0]:
         return 2
@@ -59,7 +61,7 @@ class Inflated:
     input_bytes: int
 
 
-def inflate(data: memoryview, start: int) -> Iterator[Inflated]:
+def inflate(data: Bytes, start: int) -> Iterator[Inflated]:
     """Inflate a raw deflate stream as far as it goes; one that breaks still gives all that came before."""
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     position = start
@@ -78,7 +80,7 @@ def inflate(data: memoryview, start: int) -> Iterator[Inflated]:
         position += len(portion)
 
 
-def _inflate_to_break(data: memoryview, start: int, good: int) -> Iterator[Inflated]:
+def _inflate_to_break(data: Bytes, start: int, good: int) -> Iterator[Inflated]:
     """What the bytes behind `good` give before the stream breaks among them."""
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     for position in range(start, good, PORTION_BYTES):

@@ -9,6 +9,7 @@ from audit import disclosure as names
 from audit.case import Case
 from audit.checks import configuration, journal
 from audit.checks.schema import report_unreadable_store
+from audit.errors import BoundError, UnreadableError
 from audit.outcome import About, Outcome
 from audit.schema import ByteClass
 
@@ -28,15 +29,14 @@ RESIDUE_PAGE_BYTES_MAX: Final = 1024
 def check(case: Case, outcome: Outcome) -> None:
     """Class the bytes of each file, and compare the sums with the sizes."""
     _account_store(case, outcome)
-    for path, classify in (
-        (names.LOG, journal.classify),
-        (names.CONFIG, configuration.classify),
-        (names.CARD, configuration.classify),
-    ):
+    for path in (names.LOG, names.CONFIG, names.CARD):
         if path not in case.disclosure.files:
             outcome.miss(path)
             continue
-        classes = classify(case.disclosure.small(path))
+        if path == names.LOG:
+            classes = journal.classify(line for _, line in case.disclosure.lines(path))
+        else:
+            classes = configuration.classify(case.disclosure.small(path))
         case.accounts[path] = classes
         if classes[ByteClass.UNEXPLAINED]:
             outcome.fail(path, f"{classes[ByteClass.UNEXPLAINED]} bytes are unexplained")
@@ -61,7 +61,8 @@ def _account_store(case: Case, outcome: Outcome) -> None:
         report_unreadable_store(case, outcome)
         if names.STORE in case.disclosure.files:
             size = len(case.disclosure.files[names.STORE])
-            case.accounts[names.STORE] = Counter({ByteClass.UNEXPLAINED: size})
+            if not isinstance(case.problems.get("store"), (BoundError, UnreadableError)):
+                case.accounts[names.STORE] = Counter({ByteClass.UNEXPLAINED: size})
         return
     case.accounts[names.STORE] = Counter(store.classes)
     for (start, end), text in store.unexplained:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from audit import disclosure as names
 from audit.case import Case
 from audit.checks.schema import report_unreadable_store
 from audit.manifest import Header
 from audit.outcome import About, Outcome
-from audit.store import EnvelopeRow, Store, StoredRow
+from audit.rows import Words, as_values, repeated, sort_keys
+from audit.store import Store
 
 ABOUT = About(
     "store.envelopes",
@@ -27,8 +28,6 @@ ABOUT = About(
 HOUR_S: Final = 3600
 RETENTION_S: Final = 30 * 86_400
 SKEW_S: Final = 300
-SAMPLE_BYTES: Final = 4096
-RANDOM_ROWS_MAX: Final = 50_000
 CHI_SQUARE_MAX: Final = 700.0
 """For 255 degrees of freedom the mean is 255 and the deviation 22.6, so random bytes come nowhere near; ASCII text of
 400 bytes gives some 5,000, base64 1,200."""
@@ -51,8 +50,8 @@ def check(case: Case, outcome: Outcome) -> None:
     outcome.figures.update(
         {
             "envelopes": len(store.envelopes),
-            "bodies, bytes": sum(row.body_bytes for row in store.envelopes),
-            "different sizes": len({row.body_bytes for row in store.envelopes}),
+            "bodies, bytes": int(store.envelopes.integers("body_bytes").sum()),
+            "different sizes": store.envelopes.different("body_bytes"),
         }
     )
     outcome.evidence = (
@@ -63,44 +62,54 @@ def check(case: Case, outcome: Outcome) -> None:
     )
 
 
-def _row(row: EnvelopeRow) -> str:
-    return f"envelopes row {row.seq}"
+def _row(seq: int) -> str:
+    return f"envelopes row {seq}"
 
 
 def _check_unique(case: Case, outcome: Outcome) -> None:
     assert case.store is not None
-    properties: tuple[tuple[str, Callable[[EnvelopeRow], bytes]], ...] = (
-        ("key commitment", lambda row: row.commitment),
-        ("nonce", lambda row: row.nonce),
-        ("mailbox and envelope id", lambda row: row.mailbox + row.envelope_id),
-    )
-    for name, value_of in properties:
-        counts = Counter(value_of(row) for row in case.store.envelopes)
-        repeated = {value for value, count in counts.items() if count > 1}
+    rows = case.store.envelopes
+    if not len(rows):
+        return
+    both = np.concatenate((_bytes_of(rows.mailboxes()), _bytes_of(rows.ids())), axis=1)
+    for name, values in (
+        ("key commitment", rows.commitments()),
+        ("nonce", rows.nonces()),
+        ("mailbox and envelope id", as_values(both)),
+    ):
         first: dict[bytes, int] = {}
-        for row in case.store.envelopes if repeated else []:
-            value = value_of(row)
+        for position in repeated(values):
+            value, seq = values[position].tobytes(), rows[position].seq
             if value in first:
                 outcome.fail(
-                    _row(row), f"has the {name} of row {first[value]}: a key used again is no secret of one message"
+                    _row(seq), f"has the {name} of row {first[value]}: a key used again is no secret of one message"
                 )
-            elif value in repeated:
-                first[value] = row.seq
-    for row in case.store.envelopes:
-        if case.tombstone_of(row.mailbox, row.envelope_id):
-            outcome.fail(_row(row), "is said to be erased by a tombstone, and is still here")
+            first.setdefault(value, seq)
+    if case.store.tables["tombstones"]:
+        for row in rows:
+            if case.tombstone_of(row.mailbox, row.envelope_id):
+                outcome.fail(_row(row.seq), "is said to be erased by a tombstone, and is still here")
+
+
+def _bytes_of(values: NDArray[np.void]) -> NDArray[np.uint8]:
+    return values.view(np.uint8).reshape(len(values), -1)
 
 
 def _check_expiry(case: Case, outcome: Outcome) -> None:
     assert case.store is not None
-    past = uneven = 0
-    for row in case.store.envelopes:
-        header = case.headers.get(row.commit_index)
-        problem = expiry_problem(row.expiry, header)
-        if problem:
-            outcome.fail(_row(row), problem)
-        past += case.taken_at is not None and row.expiry <= case.taken_at
-        uneven += row.expiry % HOUR_S != 0
+    rows = case.store.envelopes
+    expiries, commits = rows.integers("expiry"), rows.integers("commit_index")
+    if len(rows):
+        # Most envelopes share commit and expiry with many others: each pair is judged once.
+        pairs, place = np.unique(np.column_stack((expiries, commits)), axis=0, return_inverse=True)
+        wrong = np.array(
+            [expiry_problem(expiry, case.headers.get(commit)) is not None for expiry, commit in pairs.tolist()]
+        )
+        for position in np.flatnonzero(wrong[place.reshape(-1)]).tolist():
+            row = rows[position]
+            outcome.fail(_row(row.seq), expiry_problem(row.expiry, case.headers.get(row.commit_index)) or "")
+    past = int((expiries <= case.taken_at).sum()) if case.taken_at is not None else 0
+    uneven = int((expiries % HOUR_S != 0).sum())
     if past:
         outcome.note(f"{past} envelopes are past their expiry and not yet erased")
     if uneven:
@@ -123,27 +132,48 @@ def expiry_problem(expiry: int, header: Header | None) -> str | None:
 def _check_numbers(case: Case, outcome: Outcome) -> None:
     """Numbers are unique in a mailbox and rise with the order of arrival, tombstones included."""
     assert case.store is not None
-    arrivals: dict[bytes, list[tuple[int, int, int, str]]] = defaultdict(list)
-    for row in case.store.envelopes:
-        arrivals[row.mailbox].append((row.number, row.commit_index, row.leaf, _row(row)))
-    for stone in case.store.tables["tombstones"]:
-        arrivals[stone.blob("mailbox")].append(
-            (
-                stone.integer("number"),
-                stone.integer("commit_index"),
-                stone.integer("leaf"),
-                f"tombstones row {stone.seq}",
+    rows, stones = case.store.envelopes, case.store.tables["tombstones"]
+    mailboxes = sort_keys(np.concatenate((rows.mailboxes(), stones.blobs("mailbox"))))
+    numbers, commits, leaves = (
+        np.concatenate((rows.integers(column), stones.integers(column)))
+        for column in ("number", "commit_index", "leaf")
+    )
+    order = np.lexsort((leaves, commits, numbers, mailboxes))
+    before, after = order[:-1], order[1:]
+    same = mailboxes[before] == mailboxes[after]
+    earlier = (commits[after] < commits[before]) | (
+        (commits[after] == commits[before]) & (leaves[after] <= leaves[before])
+    )
+    for place in np.flatnonzero(same & ((numbers[before] == numbers[after]) | earlier)).tolist():
+        one, other = int(before[place]), int(after[place])
+        if numbers[one] == numbers[other]:
+            outcome.fail(
+                _arrival(case.store, other),
+                f"has number {numbers[other]}, as {_arrival(case.store, one)} of the same mailbox",
             )
-        )
-    for items in arrivals.values():
-        items.sort()
-        for before, after in pairwise(items):
-            if after[0] == before[0]:
-                outcome.fail(after[3], f"has number {after[0]}, as {before[3]} of the same mailbox")
-            elif after[1:3] <= before[1:3]:
-                outcome.fail(after[3], f"has a higher number than {before[3]}, and an earlier place in the commits")
-        if items[0][0] < 1:
-            outcome.fail(items[0][3], "has number 0; numbers begin at 1")
+        else:
+            outcome.fail(
+                _arrival(case.store, other),
+                f"has a higher number than {_arrival(case.store, one)}, and an earlier place in the commits",
+            )
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = ~same
+    for position in order[first & (numbers[order] < 1)].tolist():
+        outcome.fail(_arrival(case.store, position), "has number 0; numbers begin at 1")
+
+
+def _not_after(commits: Words, leaves: Words, other_commits: Words, other_leaves: Words) -> NDArray[np.bool_]:
+    """Where a place in the commits is not behind another one."""
+    behind: NDArray[np.bool_] = (commits < other_commits) | ((commits == other_commits) & (leaves <= other_leaves))
+    return behind
+
+
+def _arrival(store: Store, position: int) -> str:
+    """The row at a position, tombstones counted on behind envelopes."""
+    count = len(store.envelopes)
+    if position < count:
+        return _row(store.envelopes[position].seq)
+    return f"tombstones row {store.tables['tombstones'][position - count].seq}"
 
 
 def _check_counts(case: Case, outcome: Outcome) -> None:
@@ -152,9 +182,11 @@ def _check_counts(case: Case, outcome: Outcome) -> None:
     Free numbers would be room for eight bytes of anything in each row.
     """
     assert case.store is not None
-    for before, after in pairwise(case.store.envelopes):
-        if (after.commit_index, after.leaf) <= (before.commit_index, before.leaf):
-            outcome.fail(_row(after), f"stands behind row {before.seq}, and has an earlier place in the commits")
+    rows = case.store.envelopes
+    commits, leaves, seqs = (rows.integers(column) for column in ("commit_index", "leaf", "seq"))
+    earlier = _not_after(commits[1:], leaves[1:], commits[:-1], leaves[:-1])
+    for at in np.flatnonzero(earlier).tolist():
+        outcome.fail(_row(seqs[at + 1]), f"stands behind row {seqs[at]}, and has an earlier place in the commits")
     if 1 not in case.headers:
         outcome.note("how high numbers may be: the first commits are pruned, or there are none")
         return
@@ -162,49 +194,32 @@ def _check_counts(case: Case, outcome: Outcome) -> None:
     given = numbers_given(case.store)
     if given > committed:
         outcome.fail("mailboxes", f"have given {given} numbers, for {committed} envelopes that were ever committed")
-    tables: tuple[tuple[str, Sequence[EnvelopeRow | StoredRow]], ...] = (
-        ("envelopes", case.store.envelopes),
-        ("tombstones", case.store.tables["tombstones"]),
-    )
-    for table, rows in tables:
-        highest = max((row.seq for row in rows), default=0)
+    for table, numbers in (("envelopes", seqs), ("tombstones", case.store.tables["tombstones"].seqs())):
+        highest = int(numbers.max(initial=0))
         if highest > committed:
             outcome.fail(f"{table} row {highest}", f"only {committed} envelopes were ever committed")
 
 
 def numbers_given(store: Store) -> int:
     """How many envelopes the mailboxes of a store have ever had, by the numbers that they have given."""
-    highest = {row.blob("mailbox"): row.integer("newest") for row in store.tables["mailboxes"]}
-    for mailbox, number in (
-        *((row.mailbox, row.number) for row in store.envelopes),
-        *((row.blob("mailbox"), row.integer("number")) for row in store.tables["tombstones"]),
-    ):
-        highest[mailbox] = max(highest.get(mailbox, 0), number)
-    return sum(highest.values())
+    mailboxes, rows, stones = store.tables["mailboxes"], store.envelopes, store.tables["tombstones"]
+    keys = sort_keys(np.concatenate((mailboxes.blobs("mailbox"), rows.mailboxes(), stones.blobs("mailbox"))))
+    if not len(keys):
+        return 0
+    highest = np.zeros(int(keys.max()) + 1, dtype=np.int64)
+    numbers = (mailboxes.integers("newest"), rows.integers("number"), stones.integers("number"))
+    np.maximum.at(highest, keys, np.concatenate(numbers))
+    # Python's own sum: a hostile store's numbers may overflow 64 bits.
+    return sum(highest.tolist())
 
 
 def _check_randomness(case: Case, outcome: Outcome) -> None:
     """A body that is not evenly distributed over byte values is no ciphertext."""
     assert case.store is not None
-    highest = 0.0
-    for row in case.store.envelopes[:RANDOM_ROWS_MAX]:
-        body = case.store.body(row)
-        size = len(body)
-        # Of a long body every nth byte: a part that is plaintext is in such a sample in the same proportion.
-        statistic = chi_square(body[:: max(1, size // SAMPLE_BYTES)])
-        highest = max(highest, statistic)
-        if statistic > CHI_SQUARE_MAX:
-            outcome.fail(
-                _row(row), f"its body does not look like ciphertext: chi-square {statistic:,.0f} over 255 degrees"
-            )
-    if len(case.store.envelopes) > RANDOM_ROWS_MAX:
-        outcome.note(
-            f"the look of {len(case.store.envelopes) - RANDOM_ROWS_MAX} bodies behind the first {RANDOM_ROWS_MAX}"
+    unevenness = case.store.envelopes.unevenness()
+    for position in np.flatnonzero(unevenness > CHI_SQUARE_MAX).tolist():
+        outcome.fail(
+            _row(case.store.envelopes[position].seq),
+            f"its body does not look like ciphertext: chi-square {unevenness[position]:,.0f} over 255 degrees",
         )
-    outcome.figures["highest chi-square"] = round(highest)
-
-
-def chi_square(data: bytes) -> float:
-    """Pearson's statistic of the counts of byte values against equal counts."""
-    squares = sum(data.count(value) ** 2 for value in range(256))
-    return squares * 256 / len(data) - len(data)
+    outcome.figures["highest chi-square"] = round(float(unevenness.max(initial=0.0)))

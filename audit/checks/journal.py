@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
+
+import numpy as np
 
 from audit import disclosure as names
 from audit.case import Case
 from audit.checks.envelopes import SKEW_S, numbers_given
 from audit.crypto import BODY_BYTES_MAX, BODY_BYTES_MIN, body_kinds
-from audit.disclosure import printable
+from audit.disclosure import LINE_BYTES_MAX, printable
 from audit.outcome import About, Outcome
 from audit.schema import ByteClass
+from audit.store import Store
 
 ABOUT = About(
     "log.grammar",
@@ -66,6 +71,8 @@ _NUMBER = r"(?:0|[1-9][0-9]{0,19})"
 _FIELDS = "|".join(event + "".join(f" {name}={_NUMBER}" for name in fields) for event, fields in EVENTS.items())
 _LINE = re.compile(rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}Z) ({_FIELDS})".encode())
 
+_STARTED = re.compile(rb"[^ ]+ started pid=([0-9]{1,20}) ")
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -81,27 +88,43 @@ def read_line(line: bytes) -> Line | None:
     match = _LINE.fullmatch(line)
     if match is None:
         return None
-    try:
-        time = datetime.strptime(match[1].decode(), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    except ValueError:
+    time_s = _time_of(match[1])
+    if time_s is None:
         return None
     event, *fields = match[2].decode().split(" ")
     numbers = {name: int(number) for name, _, number in (item.partition("=") for item in fields)}
-    return Line(int(time.timestamp()), event, numbers)
+    return Line(time_s, event, numbers)
 
 
-def classify(log: bytes) -> Counter[ByteClass]:
+@lru_cache(maxsize=1024)
+def _time_of(text: bytes) -> int | None:
+    """Seconds since 1970; many lines have the same."""
+    try:
+        time = datetime.strptime(text.decode(), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return int(time.timestamp())
+
+
+def classify(lines: Iterable[bytes]) -> Counter[ByteClass]:
     """Class the bytes of a log, line by line."""
-    classes: Counter[ByteClass] = Counter()
-    for line in log.splitlines(keepends=True):
-        fits = line.endswith(b"\n") and read_line(line[:-1]) is not None
-        classes[ByteClass.LOG if fits else ByteClass.UNEXPLAINED] += len(line)
-    return classes
+    explained = unexplained = 0
+    for line in lines:
+        if line.endswith(b"\n") and read_line(line[:-1]) is not None:
+            explained += len(line)
+        else:
+            unexplained += len(line)
+    return Counter({ByteClass.LOG: explained, ByteClass.UNEXPLAINED: unexplained})
 
 
-def started_pids(log: bytes) -> list[int]:
-    """The process ids that the log names, in order."""
-    return [int(pid) for pid in re.findall(rb"^[^ ]+ started pid=([0-9]{1,20}) ", log, re.MULTILINE)]
+def last_started_pid(lines: Iterable[bytes]) -> int | None:
+    """The process id of the log's last start."""
+    pid = None
+    for line in lines:
+        match = _STARTED.match(line)
+        if match:
+            pid = int(match[1])
+    return pid
 
 
 @dataclass(slots=True)
@@ -110,8 +133,8 @@ class _Reader:
 
     case: Case
     outcome: Outcome
-    sizes: dict[int, list[int]] = field(default_factory=dict)
-    """Sizes of the bodies that still wait, by commit."""
+    waiting: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """How many bodies still wait, and how many bytes they have, by commit."""
     time_s: int = 0
     index: int = 0
     envelopes: int = 0
@@ -175,8 +198,8 @@ class _Reader:
 
     def _fits(self, index: int, envelopes: int, size: int) -> bool:
         """Whether the bodies of a commit can have this size together: exact where all or all but one still wait."""
-        waiting = self.sizes.get(index, [])
-        gone, rest = envelopes - len(waiting), size - sum(waiting)
+        waiting, waiting_bytes = self.waiting.get(index, (0, 0))
+        gone, rest = envelopes - waiting, size - waiting_bytes
         if gone == 1:
             return bool(body_kinds(rest))
         return gone >= 0 and BODY_BYTES_MIN * gone <= rest <= BODY_BYTES_MAX * gone
@@ -198,17 +221,19 @@ def check(case: Case, outcome: Outcome) -> None:
     if names.LOG not in case.disclosure.files:
         outcome.miss(names.LOG)
         return
-    log = case.disclosure.small(names.LOG)
     counts: Counter[str] = Counter()
     reader = _Reader(case, outcome)
-    for row in case.store.envelopes if case.store else ():
-        reader.sizes.setdefault(row.commit_index, []).append(row.body_bytes)
-    for number, raw in enumerate(log.splitlines(keepends=True), start=1):
+    if case.store is not None:
+        reader.waiting = _waiting_by_commit(case.store)
+    number, whole = 1, True
+    for _, raw in case.disclosure.lines(names.LOG):
         where = f"{names.LOG}, line {number}"
-        line = read_line(raw[:-1])
-        if not raw.endswith(b"\n"):
+        line = read_line(raw[:-1]) if whole else None
+        whole = raw.endswith(b"\n")
+        number += whole
+        if not whole and len(raw) < LINE_BYTES_MAX:
             outcome.fail(where, "does not end with a line feed")
-        elif line is None:
+        elif line is None or not whole:
             outcome.fail(where, f"is no event of the protocol: {printable(raw[:80].decode('latin-1'))!r}")
         else:
             counts[line.event] += 1
@@ -216,4 +241,17 @@ def check(case: Case, outcome: Outcome) -> None:
     reader.finish()
     outcome.figures.update({event: counts[event] for event in EVENTS if counts[event]})
     outcome.figures["commits that agree with their header"] = reader.agreeing
-    outcome.evidence = f"{sum(counts.values()):,} lines, {len(log):,} bytes, all events of section 10"
+    size = len(case.disclosure.files[names.LOG])
+    outcome.evidence = f"{sum(counts.values()):,} lines, {size:,} bytes, all events of section 10"
+
+
+def _waiting_by_commit(store: Store) -> dict[int, tuple[int, int]]:
+    """Count and bytes of the bodies that still wait."""
+    commits, place, counts = np.unique(
+        store.envelopes.integers("commit_index"), return_inverse=True, return_counts=True
+    )
+    sizes = np.bincount(place, weights=store.envelopes.integers("body_bytes"), minlength=len(commits))
+    return {
+        index: (count, int(size))
+        for index, count, size in zip(commits.tolist(), counts.tolist(), sizes.tolist(), strict=True)
+    }

@@ -8,7 +8,8 @@ from itertools import islice
 
 from audit import disclosure as names
 from audit.case import Case
-from audit.checks.journal import started_pids
+from audit.checks.journal import last_started_pid
+from audit.errors import BoundError, UnreadableError
 from audit.needles import Finder, Needle
 from audit.outcome import About, Outcome
 
@@ -33,8 +34,12 @@ def check(case: Case, outcome: Outcome) -> None:
     if not any(path in files for path in names.MEMORY):
         outcome.nothing_to_do("no memory image was handed over; nothing was searched in memory")
         return
-    if "memory ranges" in case.problems:
-        outcome.fail(names.RANGES, str(case.problems["memory ranges"]))
+    problem = case.problems.get("memory ranges")
+    if isinstance(problem, (BoundError, UnreadableError)):
+        outcome.miss(str(problem))
+        return
+    if problem is not None:
+        outcome.fail(names.RANGES, str(problem))
         return
     absent = [path for path in names.MEMORY if path not in files]
     if absent:
@@ -45,11 +50,10 @@ def check(case: Case, outcome: Outcome) -> None:
     if readable != len(files[names.IMAGE]):
         outcome.fail(names.IMAGE, f"{len(files[names.IMAGE])} bytes, the table of ranges says {readable}")
     _check_maps(case, outcome)
-    pids = started_pids(case.disclosure.small(names.LOG)) if names.LOG in files else []
-    if pids and case.image_pid != pids[-1]:
-        outcome.miss(
-            f"an image of the relay: this one is of process {case.image_pid}, the log's last start is {pids[-1]}"
-        )
+    lines = case.disclosure.lines(names.LOG) if names.LOG in files else ()
+    pid = last_started_pid(line for _, line in lines)
+    if pid is not None and case.image_pid != pid:
+        outcome.miss(f"an image of the relay: this one is of process {case.image_pid}, the log's last start is {pid}")
     found = _look_for_what_must_be_there(case, outcome)
     outcome.figures.update(
         {"ranges": len(case.mappings), "bytes": readable, "unreadable bytes": unreadable, "known values found": found}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from audit import disclosure as names
 from audit.case import Case
+from audit.errors import BoundError, UnreadableError
 from audit.outcome import About, Outcome
 from audit.schema import TABLES
 
@@ -37,6 +38,8 @@ def report_unreadable_store(case: Case, outcome: Outcome) -> None:
     problem = case.problems.get("store")
     if problem is None:
         outcome.miss(names.STORE)
+    elif isinstance(problem, (BoundError, UnreadableError)):
+        outcome.miss(f"a store that was read to its end ({problem})")
     elif outcome.about.check_id == "bytes.accounted":
         outcome.fail(names.STORE, f"cannot be read as a store ({problem}), so nothing in it is explained")
     else:

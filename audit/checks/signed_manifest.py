@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from audit import disclosure as names
-from audit.case import Case
+from audit.case import THOROUGH, Case
 from audit.checks.envelopes import SKEW_S
 from audit.crypto import verify
 from audit.disclosure import printable
-from audit.errors import SignatureError
+from audit.errors import BoundError, SignatureError, UnreadableError
 from audit.outcome import About, Outcome
 
 SIGNATURE = About(
@@ -38,7 +38,9 @@ def check_signature(case: Case, outcome: Outcome) -> None:
         outcome.miss("the relay's card: without it anybody could have signed this manifest")
     if manifest is None:
         problem = case.problems.get("manifest")
-        if problem:
+        if isinstance(problem, (BoundError, UnreadableError)):
+            outcome.miss(str(problem))
+        elif problem:
             outcome.fail(names.MANIFEST, str(problem))
         else:
             outcome.miss(names.MANIFEST)
@@ -84,6 +86,8 @@ def check_files(case: Case, outcome: Outcome) -> None:
     disclosure, manifest = case.disclosure, case.manifest
     for problem in disclosure.problems:
         outcome.fail(problem.path, problem.text)
+    for problem in disclosure.too_large:
+        outcome.miss(f"{problem.path}: {problem.text}; {THOROUGH}")
     allowed = {*names.REQUIRED, *names.MEMORY}
     present = set(disclosure.files) - {names.MANIFEST}
     for path in sorted(present - allowed):

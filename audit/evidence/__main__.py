@@ -21,6 +21,7 @@ from audit.errors import AuditError, DisclosureError, EvidenceError
 from audit.evidence.proof import Conviction, prove
 from audit.manifest import read_manifest
 from audit.material import RelayCard, load, read_card
+from audit.rows import Bytes
 from audit.verdict import EXIT_CRASH, EXIT_USAGE
 
 EXIT_CONVICTED, EXIT_REFUSED, EXIT_CONDITIONAL = 0, 1, 2
@@ -106,7 +107,7 @@ def _rotations_of(directory: Path, card: RelayCard) -> tuple[bytes, ...]:
 def _tell(
     data: bytes,
     card: RelayCard,
-    stores: Sequence[memoryview],
+    stores: Sequence[Bytes],
     known: tuple[bytes, ...] | None,
     *,
     as_json: bool,

@@ -18,6 +18,7 @@ from audit.errors import AuditError, EvidenceError
 from audit.evidence.bundle import STORE_BYTES_MAX, Bundle, HandedOver, Kind, SignedHeader, encode_bundle
 from audit.evidence.judge import MARGIN_S, View, is_proven, judge, verify_receipt
 from audit.evidence.proof import Conviction, prove
+from audit.file_view import FileView
 from audit.manifest import Header, Manifest, read_header
 from audit.material import ReceiptItem, RelayCard
 from audit.merkle import node_hash
@@ -96,7 +97,7 @@ class _Side:
             raise EvidenceError("disclosure", f"cannot be judged: {problem}")
         files = case.disclosure.files
         manifest_file, card_file = case.disclosure.small(names.MANIFEST), case.disclosure.small(names.CARD)
-        carried = bytes(files[names.STORE]) if len(files[names.STORE]) <= STORE_BYTES_MAX else b""
+        carried = files[names.STORE][:] if len(files[names.STORE]) <= STORE_BYTES_MAX else b""
         view = View(case.headers, case.live, case.tombstones, store.tables["mailboxes"], store.tables["lists"])
         return cls(case, case.card, case.manifest, view, HandedOver(manifest_file, card_file, carried))
 
@@ -328,7 +329,7 @@ class _Clerk:
         self.found.contradictions += 1
         self.found.suspicions.append(text)
 
-    def _stores(self) -> list[memoryview]:
+    def _stores(self) -> list[FileView]:
         sides = [self.new] if self.old is None else [self.new, self.old]
         return [side.case.disclosure.files[names.STORE] for side in sides if not side.handed_over.store]
 

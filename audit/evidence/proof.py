@@ -18,11 +18,13 @@ from audit.crypto import envelope_id_of, relay_id_of, tombstone_key_of, verify
 from audit.errors import AuditError, EvidenceError
 from audit.evidence.bundle import Bundle, HandedOver, Kind, SignedHeader, decode_bundle
 from audit.evidence.judge import MARGIN_S, View, is_proven, judge, time_of, verify_receipt
+from audit.file_view import sha256_of
 from audit.manifest import Header, KeyRing, Manifest, build_key_ring, read_header, read_manifest
 from audit.material import RelayCard, read_card
+from audit.rows import Bytes
 from audit.store import StoredRow, read_store
 
-Stores = Mapping[bytes, memoryview]
+Stores = Mapping[bytes, Bytes]
 _TOMBSTONE_FIELDS: Final = ("mailbox", "expiry", "commit_index", "leaf", "number", "reason", "token")
 
 
@@ -49,7 +51,7 @@ def prove(
     data: bytes,
     card: RelayCard,
     *,
-    stores: Iterable[memoryview] = (),
+    stores: Iterable[Bytes] = (),
     rotations: tuple[bytes, ...] | None = None,
 ) -> Conviction:
     """Check a bundle of evidence.
@@ -66,7 +68,7 @@ def prove(
     bundle = decode_bundle(data)
     _check_card(bundle, card)
     ring = build_key_ring(card.signing_key, card.relay_id, _known_rotations(bundle, rotations))
-    court = _Court(bundle, card, ring, {hashlib.sha256(store).digest(): store for store in stores})
+    court = _Court(bundle, card, ring, {sha256_of(store): store for store in stores})
     statement = court.hear()
     if bundle.rotations and rotations is None:
         court.doubts.append(
@@ -199,7 +201,7 @@ class _Court:
                 names.STORE,
                 f"is not carried by this evidence: give the disclosure whose store has SHA-256 {named.sha256.hex()}",
             )
-        if hashlib.sha256(data).digest() != named.sha256:
+        if sha256_of(data) != named.sha256:
             raise EvidenceError(names.STORE, "is not the file that the relay signed for")
         store = read_store(data)
         if store.schema_problems:

@@ -16,6 +16,7 @@ from typing import Final
 from audit.encodings import base64_runs, hexadecimal_runs
 from audit.keysearch.settings import Form
 from audit.keysearch.windows import KEY_BYTES
+from audit.rows import Bytes
 from audit.streams import STREAM_HEADER, header_bytes, inflate
 
 DEPTH_MAX: Final = 2
@@ -56,7 +57,7 @@ class Decoded:
 
 
 def decoded_of(
-    data: memoryview, start: int, end: int, forms: frozenset[Form], budget: Budget, depth: int = DEPTH_MAX
+    data: Bytes, start: int, end: int, forms: frozenset[Form], budget: Budget, depth: int = DEPTH_MAX
 ) -> Iterator[Decoded]:
     """What begins between two offsets, decoded, and what is decoded from that.
 
@@ -73,7 +74,7 @@ def decoded_of(
         yield from _inside(found, forms, budget, depth - 1)
 
 
-def deflated_at(data: memoryview, places: Iterable[int], forms: frozenset[Form], budget: Budget) -> Iterator[Decoded]:
+def deflated_at(data: Bytes, places: Iterable[int], forms: frozenset[Form], budget: Budget) -> Iterator[Decoded]:
     """Raw deflate streams that begin at any of the places, and what is decoded from them."""
     for place in places:
         output = _deflated(data, place, budget)
@@ -96,7 +97,7 @@ def _inside(found: Decoded, forms: frozenset[Form], budget: Budget, depth: int) 
 
 
 def _runs_and_streams(
-    data: memoryview, start: int, end: int, forms: frozenset[Form], budget: Budget
+    data: Bytes, start: int, end: int, forms: frozenset[Form], budget: Budget
 ) -> Iterator[Decoded]:
     region = bytes(data[start : end + RUN_OVERLAP_BYTES])
     for form, runs in ((Form.HEXADECIMAL, hexadecimal_runs), (Form.BASE64, base64_runs)):
@@ -117,7 +118,7 @@ def _runs_and_streams(
             found = STREAM_HEADER.search(region, found.start() + 1)
 
 
-def _inflated(data: memoryview, body: int, budget: Budget) -> bytes:
+def _inflated(data: Bytes, body: int, budget: Budget) -> bytes:
     """What a stream gives, as far as it goes and the budget allows."""
     if not budget.spend(_TRY_BYTES):
         budget.streams_left_out += 1
@@ -131,7 +132,7 @@ def _inflated(data: memoryview, body: int, budget: Budget) -> bytes:
     return bytes(output)
 
 
-def _deflated(data: memoryview, place: int, budget: Budget) -> bytes:
+def _deflated(data: Bytes, place: int, budget: Budget) -> bytes:
     """What a raw deflate stream gives that begins here; nothing if its first bytes are none."""
     try:
         first = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[place : place + _FIRST_BYTES], _FIRST_OUTPUT_MAX)

@@ -16,6 +16,7 @@ from audit import disclosure as names
 from audit.case import Case
 from audit.image import Mapping
 from audit.keysearch.settings import BLOCK_BYTES
+from audit.rows import Bytes
 
 HEAP, STACK, ANONYMOUS, FILES = (
     "memory, heap",
@@ -46,13 +47,13 @@ class Section:
 
     name: str
     path: str
-    view: memoryview
+    view: Bytes
     alignment: int
     starts: array[int]
     ends: array[int]
 
     @classmethod
-    def of(cls, name: str, path: str, view: memoryview, alignment: int, pieces: Iterable[Piece]) -> Section:
+    def of(cls, name: str, path: str, view: Bytes, alignment: int, pieces: Iterable[Piece]) -> Section:
         """Cut pieces at the size of a block, counted from where each begins."""
         starts, ends = array("q"), array("q")
         for start, end in pieces:
@@ -102,7 +103,7 @@ def _sections(case: Case, alignment: int) -> Iterator[Section]:
             yield Section.of(_NAMES.get(path, OTHER), path, view, 1, whole)
 
 
-def _of_image(mappings: list[Mapping], view: memoryview, alignment: int) -> Iterator[Section]:
+def _of_image(mappings: list[Mapping], view: Bytes, alignment: int) -> Iterator[Section]:
     pieces: dict[str, list[Piece]] = {HEAP: [], STACK: [], ANONYMOUS: [], FILES: []}
     end = 0
     for mapping in mappings:

@@ -206,8 +206,9 @@ class TestDirectory:
         relay.disclose(tmp_path / "d")
         monkeypatch.setattr("audit.disclosure.SMALL_FILE_BYTES_MAX", 200)
         report = audit.run(tmp_path / "d", card=relay.card)
-        assert report.verdict is Verdict.NOT_BLIND
-        assert "at most 200 are read" in findings_of(report, "log.grammar")
+        assert report.verdict is Verdict.INCOMPLETE
+        assert "manifest.msgpack: " in missing_of(report)
+        assert "at most 200 are read" in missing_of(report)
 
     def test_nothing_is_written(self, tmp_path: Path, relay: HonestRelay) -> None:
         relay.disclose(tmp_path / "d")

@@ -7,8 +7,8 @@ frames nobody.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,7 +22,7 @@ from audit.file_view import FileView
 from audit.manifest import Header, Manifest, read_header
 from audit.material import ReceiptItem, RelayCard
 from audit.merkle import node_hash
-from audit.store import EnvelopeRow
+from audit.rows import EnvelopeRow
 
 ACCUSATIONS_MAX: Final = 64
 """Bundles made; all contradictions are counted."""
@@ -106,17 +106,14 @@ class _Side:
         return HandedOver(self.handed_over.manifest, self.handed_over.card)
 
     def signed_header(self, index: int) -> SignedHeader | None:
-        row = self._rows().get(index)
-        return None if row is None else SignedHeader(*row)
-
-    def _rows(self) -> dict[int, tuple[bytes, bytes]]:
+        """The header of a commit as it is stored, with its signature."""
         store = self.case.store
         assert store is not None
-        return {row.seq: (row.blob("header"), row.blob("signature")) for row in store.tables["commits"]}
-
-    def signed_headers(self) -> Iterator[SignedHeader]:
-        for header, signature in self._rows().values():
-            yield SignedHeader(header, signature)
+        rows = store.tables["commits"]
+        position = bisect_left(rows, index, key=lambda row: row.seq)
+        if position == len(rows) or rows[position].seq != index:
+            return None
+        return SignedHeader(rows[position].blob("header"), rows[position].blob("signature"))
 
 
 @dataclass(slots=True)
@@ -131,17 +128,18 @@ class _Clerk:
 
     def work(self) -> None:
         """Receipts, then the chain that all of them together make, then what the earlier disclosure says."""
-        seen: list[SignedHeader] = list(self.new.signed_headers())
+        loose: list[tuple[Header, SignedHeader]] = []
         for item in self.case.material.receipts if self.receipts else ():
             header = self._take_receipt(item, f"receipt of {item.who} for envelope {item.envelope_id.hex()[:8]}…")
             if header is not None:
                 self.found.receipts += 1
-                seen.append(SignedHeader(item.header, item.signature))
+                loose.append((header, SignedHeader(item.header, item.signature)))
         if self.old is not None:
-            seen += self.old.signed_headers()
             self._compare_heads(self.old)
             self._follow_rows(self.old)
-        self._check_chain(seen)
+            self._compare_chains(self.old)
+        self._check_chain()
+        self._check_loose(loose)
         self._check_date()
 
     # ------------------------------------------------------------------------------------------------------ receipts
@@ -174,36 +172,59 @@ class _Clerk:
 
     # --------------------------------------------------------------------------------------------------------- chain
 
-    def _check_chain(self, seen: Iterable[SignedHeader]) -> None:
-        """All headers that anybody holds are of one history."""
-        assert self.case.key_ring is not None
-        by_index: dict[int, list[tuple[Header, SignedHeader]]] = {}
-        for signed in seen:
-            try:
-                header = read_header(signed.header, "header")
-                if (header.relay_id, header.partition) != (self.new.card.relay_id, self.new.card.partition):
-                    continue
-                if all(header.raw != other.raw for other, _ in by_index.get(header.index, ())):
-                    self.case.key_ring.verify_header(header, signed.signature)
-                    by_index.setdefault(header.index, []).append((header, signed))
-            except AuditError:
-                # What the relay did not sign says nothing of it; the audit reports it.
+    def _check_chain(self) -> None:
+        """The disclosed headers name each other, and their times do not fall."""
+        before: Header | None = None
+        for header in self.new.view.headers.values():
+            if before is not None and header.index == before.index + 1 and header.previous != before.commit_hash:
+                self._two_stored(Kind.UNLINKED, before.index, header.index)
+            if before is not None and header.time_ms < before.time_ms:
+                self._two_stored(Kind.REVERSED, before.index, header.index)
+            before = header
+
+    def _two_stored(self, kind: Kind, first: int, second: int) -> None:
+        headers = self.new.signed_header(first), self.new.signed_header(second)
+        if headers[0] is not None and headers[1] is not None:
+            self._two(kind, (first, headers[0]), (second, headers[1]))
+
+    def _compare_chains(self, old: _Side) -> None:
+        """Where both disclosures have a commit, it is the same."""
+        for index, header in old.view.headers.items():
+            other = self.new.view.headers.get(index)
+            if other is None or other.raw == header.raw:
                 continue
+            first, second = old.signed_header(index), self.new.signed_header(index)
+            if first is not None and second is not None:
+                self._two(Kind.FORKED, (index, first), (index, second))
+
+    def _check_loose(self, loose: list[tuple[Header, SignedHeader]]) -> None:
+        """Headers that holders of receipts have are of one history, with one another and with the disclosed one."""
+        by_index: dict[int, tuple[Header, SignedHeader]] = {}
+        for header, signed in loose:
+            known = by_index.setdefault(header.index, (header, signed))
+            if known[0].raw != header.raw:
+                self._two(Kind.FORKED, (header.index, known[1]), (header.index, signed))
         latest: tuple[Header, SignedHeader] | None = None
         for index in sorted(by_index):
-            here = by_index[index]
-            if len(here) > 1:
-                self._two(Kind.FORKED, here[0], here[1])
-            for before in by_index.get(index - 1, ())[:1]:
-                if all(header.previous != before[0].commit_hash for header, _ in here):
-                    self._two(Kind.UNLINKED, before, here[0])
-            if latest is not None and latest[0].time_ms > here[0][0].time_ms:
-                self._two(Kind.REVERSED, latest, here[0])
-            if latest is None or here[0][0].time_ms > latest[0].time_ms:
-                latest = here[0]
+            header, signed = by_index[index]
+            before = by_index.get(index - 1) or self._stored(index - 1)
+            if before is not None and header.previous != before[0].commit_hash:
+                self._two(Kind.UNLINKED, (index - 1, before[1]), (index, signed))
+            after = self._stored(index + 1)
+            if after is not None and after[0].previous != header.commit_hash:
+                self._two(Kind.UNLINKED, (index, signed), (index + 1, after[1]))
+            if latest is not None and latest[0].time_ms > header.time_ms:
+                self._two(Kind.REVERSED, (latest[0].index, latest[1]), (index, signed))
+            if latest is None or header.time_ms > latest[0].time_ms:
+                latest = header, signed
 
-    def _two(self, kind: Kind, first: tuple[Header, SignedHeader], second: tuple[Header, SignedHeader]) -> None:
-        where = f"commits {first[0].index} and {second[0].index}: the relay signed both, and {kind.value} they are"
+    def _stored(self, index: int) -> tuple[Header, SignedHeader] | None:
+        header = self.new.view.headers.get(index)
+        signed = self.new.signed_header(index) if header is not None else None
+        return None if header is None or signed is None else (header, signed)
+
+    def _two(self, kind: Kind, first: tuple[int, SignedHeader], second: tuple[int, SignedHeader]) -> None:
+        where = f"commits {first[0]} and {second[0]}: the relay signed both, and {kind.value} they are"
         self._propose(where, self._bundle(kind, headers=(first[1], second[1])))
 
     def _check_date(self) -> None:

@@ -24,8 +24,9 @@ from audit.evidence.bundle import Kind
 from audit.manifest import Header, KeyRing, Manifest, read_header
 from audit.material import ReceiptItem
 from audit.merkle import verify_inclusion
+from audit.rows import EnvelopeRow, LiveEnvelopes, RowsByKey, StoredRow
 from audit.schema import REASON_ACKED, REASON_CLOSED, REASON_WITHDRAWN
-from audit.store import EnvelopeRow, Store, StoredRow
+from audit.store import Store
 
 MARGIN_S: Final = 300
 """How far two moments of one relay may be apart before an order of them is held against it."""
@@ -53,8 +54,8 @@ class View:
                 continue
         return cls(
             headers,
-            {(row.mailbox, row.envelope_id): row for row in store.envelopes},
-            {row.blob("key"): row for row in store.tables["tombstones"]},
+            LiveEnvelopes(store.envelopes),
+            RowsByKey(store.tables["tombstones"], "key"),
             store.tables["mailboxes"],
             store.tables["lists"],
         )

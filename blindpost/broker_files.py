@@ -3,7 +3,7 @@
 One function for each file; they take what they write down and touch no disk. `R` is the relay's id, `D` a device's tag:
 
     relay     reads bp/R/+/up     writes bp/R/+/down
-    device    writes bp/R/D/up    reads bp/R/D/down
+    device    writes bp/R/D/up    reads bp/R/D/down    or a link of a gateway, whose own key gives its D
 
 Who somebody is, the broker reads from the common name of their certificate (keys/pki.py).
 """
@@ -77,7 +77,7 @@ def nats_conf(listen: BrokerAddress, relay_listen: BrokerAddress, folder: Path) 
 
     Args:
         listen: where devices reach the MQTT listener.
-        relay_listen: where the relay reaches the server by NATS's own protocol.
+        relay_listen: where the relay, and gateways, reach the server by NATS's own protocol.
         folder: where the files are on the broker's machine.
     """
     tls = f"""tls {{

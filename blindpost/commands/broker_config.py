@@ -16,10 +16,10 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         description=(
             "Writes the configuration of Mosquitto or of a NATS server beside the broker's certificate in DIR, which "
             "'certificate issue --broker … --out DIR' has made. Only holders of the authority's certificates can "
-            "connect; the relay reads what devices send and writes to them, and each device reaches its own two topics "
-            "and no others. With NATS every device is a line of users.conf: after a certificate was issued or revoked, "
-            "write the list anew with --refresh and let the server reload. The relay must know the broker: "
-            "'relay init --broker' or 'relay run --broker'."
+            "connect; the relay reads what devices send and writes to them, and each device, or link of a gateway, "
+            "reaches its own two topics and no others. With NATS each of them is a line of users.conf: after a "
+            "certificate was issued or revoked, write the list anew with --refresh and let the server reload. The "
+            "relay must know the broker: 'relay init --broker' or 'relay run --broker'."
         ),
         examples=(
             "blindpost broker-config --broker mosquitto --home relay --ca ca --out broker",
@@ -44,7 +44,7 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         "--relay-listen",
         metavar="HOST:PORT",
         default="127.0.0.1:4222",
-        help="where the relay reaches a NATS server (default: %(default)s)",
+        help="where the relay, and gateways that speak NATS's own protocol, reach a NATS server (default: %(default)s)",
     )
     parser.add_argument(
         "--installed",

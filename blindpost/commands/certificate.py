@@ -135,7 +135,7 @@ def _add_revoke(family: "Subparsers[Parser]") -> None:
     parser = add_command(
         family,
         "revoke",
-        summary="take a device's or relay's certificate back",
+        summary="take the certificate of a device, a gateway's link or a relay back",
         description=(
             "Takes a certificate back and signs the authority's new list of revoked ones. Brokers learn of it by "
             "'broker-config --refresh' and their reload. A device that was lost must also leave its account's device "
@@ -145,7 +145,7 @@ def _add_revoke(family: "Subparsers[Parser]") -> None:
         run=_revoke,
     )
     _add_ca(parser)
-    parser.add_argument("name", metavar="NAME", help="a device's tag, or relay-ID")
+    parser.add_argument("name", metavar="NAME", help="the tag of a device or link, or relay-ID")
     add_passphrase_options(parser)
 
 

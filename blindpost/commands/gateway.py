@@ -60,7 +60,7 @@ def _add_init(family: "Subparsers[Parser]") -> None:
         "--listen",
         metavar="HOST:PORT",
         default="127.0.0.1:7480",
-        help="where it takes devices; in the clear on this machine's own addresses only (default: %(default)s)",
+        help="where it takes devices; in the clear on this machine's own addresses only (default: 127.0.0.1:7480)",
     )
     parser.add_argument(
         "--address",

@@ -15,6 +15,8 @@ from typing import NoReturn
 
 from audit.controls import read_controls
 from audit.errors import DisclosureError, EvidenceError
+from audit.keysearch import ALIGNMENTS, KeySearchSettings
+from audit.keysearch.settings import WORKERS_MAX
 from audit.report_html import render_html
 from audit.report_json import render_json
 from audit.report_text import render_text
@@ -68,6 +70,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--earlier", metavar="DIR", help="another disclosure of this relay, made before, that this one must continue"
     )
+    parser.add_argument(
+        "--key-search",
+        metavar="ALIGNMENT",
+        type=int,
+        nargs="?",
+        const=8,
+        choices=ALIGNMENTS,
+        help="try each window of 32 bytes in memory and files as a key; alignment in memory 8 (default), 4 or 1",
+    )
+    parser.add_argument(
+        "--workers", metavar="N", type=_workers, default=2, help="processes of the key search (default: 2)"
+    )
     parser.add_argument("--thorough", action="store_true", help="search without bounds, however long it takes")
     parser.add_argument(
         "--controls", metavar="FILE", help="the mutants that this verifier was tried on, one JSON object a line"
@@ -76,6 +90,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--html", metavar="FILE", help="write the report as one HTML page")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
     return parser
+
+
+def _workers(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= WORKERS_MAX:
+        raise argparse.ArgumentTypeError(f"must be 1 to {WORKERS_MAX}")
+    return count
+
+
+def _key_search(options: argparse.Namespace, show_progress: bool) -> KeySearchSettings | None:
+    if options.key_search is None:
+        return None
+    return KeySearchSettings(
+        options.key_search,
+        workers=options.workers,
+        unbounded=options.thorough,
+        progress=_key_progress if show_progress else None,
+    )
+
+
+def _key_progress(done: int, total: int) -> None:
+    sys.stderr.write(f"\r\x1b[Ksearching for keys: {done / total if total else 1:.0%} of {total / 1e6:,.0f} MB")
+    sys.stderr.flush()
 
 
 def _progress(title: str, position: int, total: int) -> None:
@@ -98,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             order=Path(options.order) if options.order else None,
             earlier=options.earlier,
             thorough=options.thorough,
+            key_search=_key_search(options, show_progress),
             controls=read_controls(Path(options.controls)) if options.controls else None,
             progress=_progress if show_progress else None,
         )

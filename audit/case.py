@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from audit import disclosure as names
 from audit.crypto import envelope_id_of, tombstone_key_of
@@ -25,11 +25,14 @@ from audit.image import read_ranges
 from audit.manifest import Header, KeyRing, Manifest, build_key_ring, read_header, read_manifest
 from audit.material import Material, Opening, OrderTimes, RelayCard, read_card
 from audit.needles import INFLATE_WORK_BYTES_MAX, Finder, Hit, Needle, SearchFigures
+from audit.rows import EnvelopeRow, LiveEnvelopes, RowsByKey, StoredRow
 from audit.scattered import pieces_of, scattered
 from audit.schema import ByteClass
 from audit.sqlite_file import PAGE_BYTES
-from audit.rows import EnvelopeRow, LiveEnvelopes, RowsByKey, StoredRow
 from audit.store import ROWS_BYTES_MAX, Store, read_store
+
+if TYPE_CHECKING:
+    from audit.keysearch import Coverage, KeySearchSettings
 
 _LINE_PARTS: Final = re.compile(rb"[\n =\"]")
 THOROUGH: Final = "audit with --thorough, which has no bounds, and takes its time"
@@ -77,6 +80,10 @@ class Case:
     problems: dict[str, AuditError] = field(default_factory=dict)
     accounts: dict[str, Counter[ByteClass]] = field(default_factory=dict)
     read_messages: list[ReadMessage] = field(default_factory=list)
+    key_search: KeySearchSettings | None = None
+    """How to search for keys that nobody volunteered; None: not at all."""
+    key_coverage: Coverage | None = None
+    """What that search looked at and found."""
 
     @property
     def taken_at(self) -> int | None:

@@ -32,6 +32,7 @@ def report_object(report: Report) -> dict[str, Any]:
             "columns": [asdict(row) for row in report.leakage.columns],
             "sizes": [{"body_bytes": size, "envelopes": count} for size, count in report.leakage.sizes],
         },
+        "key_search": None if report.key_coverage is None else report.key_coverage.document(),
         "read_messages": [asdict(message) for message in report.read_messages],
         "controls": None
         if report.controls is None

@@ -11,11 +11,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from audit.case import ReadMessage
 from audit.leakage import Leakage
 from audit.outcome import Outcome, Status
 from audit.schema import ByteClass
+
+if TYPE_CHECKING:
+    from audit.keysearch import Coverage
 
 
 class Verdict(Enum):
@@ -68,6 +72,8 @@ class Report:
     taken_at: int | None
     file_sizes: dict[str, int]
     read_messages: tuple[ReadMessage, ...] = ()
+    key_coverage: Coverage | None = None
+    """What the search for keys that nobody volunteered looked at; None if it was not asked for."""
     controls: tuple[Control, ...] | None = None
     duration_s: float | None = None
 

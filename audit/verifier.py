@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from math import inf
 from pathlib import Path
 from time import monotonic
 
 from audit.case import Case, open_case
 from audit.checks import CHECKS, EARLIER
-from audit.disclosure import Disclosure
-from audit.errors import AuditError
+from audit.checks.signed_manifest import FILES
+from audit.disclosure import FILE_BYTES_MAX, Disclosure, printable
+from audit.errors import AuditError, BoundError, UnreadableError
+from audit.keysearch import KeySearchSettings
 from audit.leakage import leakage_of
 from audit.material import Material, OrderTimes, RelayCard, load, read_card, read_material, read_order_times
 from audit.outcome import Outcome
@@ -37,6 +40,7 @@ def run(
     earlier: str | os.PathLike[str] | None = None,
     controls: Sequence[Control] | None = None,
     thorough: bool = False,
+    key_search: KeySearchSettings | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Audit a disclosure.
@@ -50,6 +54,7 @@ def run(
         order: The orderer's own times of the order; without them `taken_at` is the relay's word.
         earlier: The directory of another disclosure of this relay, made before, that this one must continue.
         thorough: Whether searches go on beyond their bounds, however long that takes.
+        key_search: How to search for keys that nobody volunteered; that takes minutes, so without it there is none.
         controls: The mutants that this verifier was tried on, to be told with the verdict.
         progress: Called with the title of each step, its position and the count of steps.
 
@@ -75,11 +80,12 @@ def run(
     if progress:
         progress("reading the disclosure", 0, total)
     with ExitStack() as stack:
-        disclosure = stack.enter_context(Disclosure(Path(directory)))
+        disclosure = stack.enter_context(Disclosure(Path(directory), inf if thorough else FILE_BYTES_MAX))
         case = open_case(disclosure, relay_card, material, order_times, thorough=thorough)
         if earlier is not None:
             before = stack.enter_context(Disclosure(Path(earlier)))
             case.earlier = open_case(before, relay_card, Material())
+        case.key_search = key_search
         outcomes = []
         for position, (about, check) in enumerate(checks, start=1):
             if progress:
@@ -87,10 +93,23 @@ def run(
             outcome = Outcome(about)
             try:
                 check(case, outcome)
+            except (BoundError, UnreadableError) as error:
+                outcome.miss(str(error))
             except AuditError as error:
                 outcome.fail(error.where, error.problem)
             outcomes.append(outcome)
+        _tell_changed(disclosure, outcomes)
         return _report(case, outcomes, controls, monotonic() - started)
+
+
+def _tell_changed(disclosure: Disclosure, outcomes: list[Outcome]) -> None:
+    """What was read of a file that somebody wrote to meanwhile may be of two files: nothing can be said of it."""
+    for path in disclosure.changed():
+        for outcome in outcomes:
+            if outcome.about is FILES:
+                outcome.miss(
+                    f"{printable(path)}: was written to while it was audited; audit a copy that nobody changes"
+                )
 
 
 def _report(case: Case, outcomes: list[Outcome], controls: Sequence[Control] | None, duration_s: float) -> Report:
@@ -103,6 +122,7 @@ def _report(case: Case, outcomes: list[Outcome], controls: Sequence[Control] | N
         taken_at=case.taken_at,
         file_sizes={path: len(view) for path, view in sorted(case.disclosure.files.items())},
         read_messages=tuple(case.read_messages),
+        key_coverage=case.key_coverage,
         duration_s=duration_s,
     )
     # Rows hold places in the file, not the mapping; the store's view is let go so that the mapping can close.

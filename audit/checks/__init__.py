@@ -28,6 +28,7 @@ from audit.checks import (
     receipts,
     schema,
     signed_manifest,
+    windows,
 )
 from audit.outcome import About, Outcome
 
@@ -49,6 +50,7 @@ CHECKS: tuple[Check, ...] = (
     (canaries.CANARIES, canaries.check_canaries),
     (canaries.SECRETS, canaries.check_secrets),
     (escrow.ABOUT, escrow.check),
+    (windows.ABOUT, windows.check),
     (evidence.COMMITMENTS, evidence.check_commitments),
     (openings.ABOUT, openings.check),
     (receipts.ABOUT, receipts.check),

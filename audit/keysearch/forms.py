@@ -96,9 +96,7 @@ def _inside(found: Decoded, forms: frozenset[Form], budget: Budget, depth: int) 
             yield Decoded(found.offset, (*found.forms, Form.DEFLATE), output)
 
 
-def _runs_and_streams(
-    data: Bytes, start: int, end: int, forms: frozenset[Form], budget: Budget
-) -> Iterator[Decoded]:
+def _runs_and_streams(data: Bytes, start: int, end: int, forms: frozenset[Form], budget: Budget) -> Iterator[Decoded]:
     region = bytes(data[start : end + RUN_OVERLAP_BYTES])
     for form, runs in ((Form.HEXADECIMAL, hexadecimal_runs), (Form.BASE64, base64_runs)):
         if form in forms:

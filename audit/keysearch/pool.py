@@ -1,6 +1,6 @@
-"""Work spread over processes that share the parent's mappings.
+"""Work spread over processes that share what the parent has read and opened.
 
-Workers are forked: they inherit the mapped files and all that windows are compared with, so nothing large is copied or
+Workers are forked: they inherit the open files and all that windows are compared with, so nothing large is copied or
 pickled; only results come back, over a pipe for each. Forking is safe only while this process has one thread, since a
 lock that another thread holds would stay locked in the child. With more threads, on a system without fork, or for one
 worker, everything is done in this process. The next task is whatever a shared counter says, so that no worker waits.
@@ -13,13 +13,23 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
+from audit.errors import AuditError
 from audit.keysearch.settings import KeySearchError
 
 Task = TypeVar("Task")
 Done = TypeVar("Done")
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A file could not be read. Any other exception is a fault, which the worker's own traceback tells."""
+
+    where: str
+    problem: str
 
 
 def can_fork() -> bool:
@@ -73,8 +83,8 @@ def _results(pipes: list[Connection], expected: int) -> Iterator[Any]:
             except EOFError:
                 waiting.remove(pipe)
                 continue
-            if isinstance(result, BaseException):
-                raise result
+            if isinstance(result, _Failed):
+                raise KeySearchError(result.where, result.problem)
             received += 1
             yield result
     if received < expected:
@@ -96,7 +106,7 @@ def _run(tasks: Sequence[Any], work: Callable[[Any], Any], next_task: Any, sende
     except BrokenPipeError:
         # Nobody listens any more.
         return
-    except Exception as error:
-        sender.send(error)
+    except AuditError as error:
+        sender.send(_Failed(error.where, error.problem))
     finally:
         sender.close()

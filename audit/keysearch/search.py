@@ -1,12 +1,11 @@
 """`search_keys`: the whole search, block by block over processes, to figures and hits.
 
 Each block is filtered and tried as it stands, then what stands before known public keys, then what it decodes to. Only
-one block and its windows are in memory at a time for each process; pages of the mapped files are given back.
+one block and its windows are in memory at a time for each process.
 """
 
 from __future__ import annotations
 
-import mmap
 from collections import Counter
 from dataclasses import dataclass, field
 from math import inf
@@ -79,7 +78,6 @@ class _Searcher:
         pieces = slice(task.first, task.behind)
         for start, end in zip(section.starts[pieces], section.ends[pieces], strict=True):
             self._piece(section, start, end, budget, seen, done)
-            _give_back(section.view, start, end)
         done.figures.left_out += budget.streams_left_out + self.trials.content_left_out
         self.trials.content_left_out = 0
         return done
@@ -211,11 +209,3 @@ def _counts(targets: Targets) -> dict[str, int]:
         "X25519 public keys": len(targets.x25519),
         "ML-KEM public keys": len(targets.ml_kem),
     }
-
-
-def _give_back(view: memoryview, start: int, end: int) -> None:
-    """Let the kernel have the pages of a mapped file again, or a large file would count as this process's memory."""
-    mapped = view.obj
-    if isinstance(mapped, mmap.mmap) and end - start >= mmap.PAGESIZE:
-        low = start - start % mmap.PAGESIZE
-        mapped.madvise(mmap.MADV_DONTNEED, low, end - low)

@@ -24,7 +24,7 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
             "blindpost audit disclosure --relay-card disclosure/relay-card.toml --volunteered ana.bin omar.bin",
             "blindpost audit disclosure --relay-card relay-card.toml --order disclosure/order.toml",
             "blindpost audit disclosure --relay-card relay-card.toml --commitments canaries.bin --json",
-            "blindpost audit disclosure --relay-card relay-card.toml --html verdict.html",
+            "blindpost audit disclosure --relay-card relay-card.toml --key-search --html verdict.html",
             "blindpost audit disclosure --relay-card relay-card.toml --earlier disclosure-of-may",
             "blindpost audit disclosure --relay-card relay-card.toml --controls controls.jsonl",
         ),
@@ -71,6 +71,19 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         help="another disclosure of this relay, made before, that this one must continue",
     )
     parser.add_argument(
+        "--key-search",
+        type=int,
+        nargs="?",
+        const=8,
+        choices=(8, 4, 1),
+        metavar="ALIGNMENT",
+        help=(
+            "try each window of 32 bytes in memory and files as a key, whoever's; takes minutes. Alignment in memory: "
+            "8 (default), 4 or 1"
+        ),
+    )
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes of the key search (default: 2)")
+    parser.add_argument(
         "--thorough",
         action="store_true",
         help="search without the bounds that keep an audit short, however long it takes",
@@ -103,6 +116,8 @@ def _run(options: Options) -> int:
         arguments += ["--order", str(options.order)]
     if options.earlier is not None:
         arguments += ["--earlier", str(options.earlier)]
+    if options.key_search is not None:
+        arguments += [f"--key-search={options.key_search}", "--workers", str(options.workers)]
     if options.thorough:
         arguments += ["--thorough"]
     if options.controls is not None:

@@ -9,6 +9,7 @@ __all__ = ["NAMES", "known", "main"]
 NAMES = {
     "relay": ("benchmarks.relay", "durable receipted messages a second, latency at stated rates, CPU, memory, disk"),
     "peers": ("benchmarks.peers.command", "the same work by Mosquitto, NATS, RabbitMQ, PostgreSQL, Prosody, Synapse"),
+    "mqtt": ("benchmarks.mqtt", "what aiomqtt alone can move in the relay's process, beside what the relay moves"),
     "store": ("benchmarks.store", "SQLite beside LMDB, and what erasure costs"),
     "scale": ("benchmarks.scale", "cost of a message from a thousand to a million stored envelopes and mailboxes"),
     "audit": ("benchmarks.audit", "time and memory of the verifier by the size of the disclosure"),

@@ -161,12 +161,15 @@ def _bars(chart: Bars) -> tuple[str, float]:
     span = WIDTH - _LEFT - _RIGHT
     scale = span / (ticks[-1] or 1.0)
     better = {"more": "; longer is better", "less": "; shorter is better"}.get(chart.better, "")
-    out = [_head(chart.title, f"{chart.unit}{better}; dots: rounds")]
+    dots = "; dots: rounds" if any(len(row.rounds) > 1 for row in chart.rows) else ""
+    # A bare "/s" says too little beside an axis.
+    unit = "a second" if chart.unit == "/s" else chart.unit
+    out = [_head(chart.title, f"{unit}{better}{dots}")]
     at = float(_LEFT)
     for number, words in enumerate(chart.legend):
         out.append(f'<circle cx="{at + 5:.0f}" cy="35" r="5" fill="var(--c{number % _PALETTE})"/>')
         out.append(_text(at + 15, 39, words, "soft"))
-        at += 34 + 6.4 * len(words)
+        at += 36 + 6.6 * len(words)
     top = 58.0 + (14 if chart.marks else 0)
     bottom = top + _ROW * len(chart.rows)
     for tick in ticks:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.mqtt import AIOMQTT, RELAY_ALONE
 from benchmarks.report import Case, Report
 from benchmarks.tables import figure
 
@@ -77,10 +78,16 @@ def _machine(results: Results) -> str:
 
 def _commands(results: Results) -> str:
     rows = [
-        [f"`{name}.json`", f"`{report.command}`", report.started[:10], str(report.machine.get("load_before", _NONE))]
+        [
+            f"`{name}.json`",
+            f"`{report.command}`",
+            report.started[:10],
+            figure(report.took_s / 60) if report.took_s else _NONE,
+            str(report.machine.get("load_before", _NONE)),
+        ]
         for name, report in results.items()
     ]
-    return _table(["result", "command", "day", "load average before"], rows)
+    return _table(["result", "command", "day", "minutes", "load average before"], rows)
 
 
 _RELAY = {
@@ -130,6 +137,27 @@ def _peers(results: Results) -> str:
     ]
     rows += [[one.name, f"not measured: {one.reason}", *(_NONE for _ in _PEERS)] for one in report.skipped]
     return _table(["peer", "on disk when acknowledged", *_PEERS], rows)
+
+
+_MQTT = {"messages/s": "moved", "CPU, µs": "CPU", "broker CPU, µs": "broker CPU", "load busy, %": "load busy"}
+
+
+def _mqtt(results: Results) -> str:
+    return _metrics(results["mqtt"].cases, _MQTT, "through Mosquitto")
+
+
+_GATEWAY = {
+    "receipted/s": "receipted",
+    "gateway CPU, µs": "gateway CPU",
+    "ratchet, µs": "ratchet, encrypt",
+    "ratchet's share, %": "ratchet's share of the CPU",
+    "drained/s": "drained",
+    "CPU draining, µs": "gateway CPU, drain",
+}
+
+
+def _gateway(results: Results) -> str:
+    return _metrics(results["gateway"].cases, _GATEWAY, "broker, text, submit")
 
 
 def _store(results: Results) -> str:
@@ -216,6 +244,11 @@ def _at_half(percentile: float) -> Callable[[Results], float]:
     return found
 
 
+def _times_aiomqtt(results: Results) -> float:
+    relay, alone = (_of(results, "mqtt", name, "moved") for name in (RELAY_ALONE, AIOMQTT))
+    return relay / alone
+
+
 def _against(name: str, metric: str, ours: str = "Blindpost, nats, behind gateways") -> Callable[[Results], float]:
     return lambda results: _of(results, "peers", ours, metric) / _of(results, "peers", name, metric)
 
@@ -224,6 +257,9 @@ _SYNCED = (
     "RabbitMQ, quorum queues, one node",
     "RabbitMQ, durable classic queues",
     "NATS JetStream R1, sync always",
+    "Prosody, SQLite",
+    "Synapse (to-device), SQLite",
+    "Synapse (to-device), SQLite, up to 32 a request",
 )
 _POSTGRES = "PostgreSQL as a queue, 64 rows a commit"
 
@@ -235,6 +271,13 @@ _TARGETS: list[tuple[str, float, bool, Callable[[Results], float]]] = [
     ("relay CPU µs a message, 64 a frame", 20, False, _relay_of(64, "relay CPU")),
     ("relay CPU µs a message, one a frame, stretch", 30, False, _relay_of(1, "relay CPU")),
     ("relay CPU µs a message, 64 a frame, stretch", 12, False, _relay_of(64, "relay CPU")),
+    ("over plain MQTT, a frame for each step, times what aiomqtt alone moves", 0.75, True, _times_aiomqtt),
+    (
+        "chats/s encrypted, padded, sealed by one gateway process",
+        5_000,
+        True,
+        lambda results: _of(results, "gateway", "mosquitto, 200 bytes, 1 a submit", "receipted"),
+    ),
     ("submit to receipt at half the capacity, p50, ms", 3, False, _at_half(50.0)),
     ("the same, p99 beyond one flush, ms", 15, False, _at_half(99.0)),
     *((f"accepted, times {name}", 1, True, _against(name, "accepted")) for name in _SYNCED),
@@ -263,6 +306,8 @@ _TABLES: dict[str, Callable[[Results], str]] = {
     "relay": _relay,
     "latency": _latency,
     "peers": _peers,
+    "mqtt": _mqtt,
+    "gateway": _gateway,
     "store": _store,
     "scale": _scale,
     "audit": _audit,

@@ -29,6 +29,11 @@ table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: 4px 12px 4px 0; border-top: 1px solid var(--line); vertical-align: top;
   font-weight: 400; }
 tr:first-child > * { border-top: 0; }
+.side td, .side th { font-size: 13px; padding: 3px 14px 3px 0; }
+.side th { min-width: 94px; }
+.side th:first-child { min-width: 220px; }
+.side tr:first-child th { vertical-align: bottom; color: var(--soft); }
+.side tr:first-child th:not(:first-child) { text-align: right; }
 td.figure { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; font-weight: 600; }
 code { font: 13px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 @media print { body { background: none; } .card { break-inside: avoid; border-color: #bbb; } }
@@ -47,13 +52,44 @@ def page_of(report: Report, charts: Sequence[Chart]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Blindpost benchmark: {escape(report.benchmark)}</title><style>{_STYLE}</style></head><body><main>"
         f"<h1>Blindpost benchmark: {escape(report.benchmark)}</h1>"
-        f'<p class="soft">{escape(report.started)}, <code>{escape(report.command)}</code></p>{notes}{plots}'
-        f"<h2>Figures</h2>{cases}{left_out}<h2>Where</h2>"
+        f'<p class="soft">{escape(report.started)}, <code>{escape(report.command)}</code></p>'
+        f'<p class="soft">{escape(_where(report))}</p>{notes}{plots}'
+        f"{_side_by_side(report)}<h2>Figures with the range of their rounds</h2>{cases}{left_out}<h2>Where</h2>"
         f'<div class="card"><table>{_pairs(report.machine)}</table></div>'
         f'<div class="card"><table>{_pairs(report.versions)}</table></div>'
         f'<p class="soft">Seed {report.seed}. Each figure is the median of the rounds, with their range.</p>'
         "</main></body></html>\n"
     )
+
+
+def _where(report: Report) -> str:
+    """What a reader must know before any figure; the whole of it is at the end of the page."""
+    machine = report.machine
+    words = [f"{machine['processor']}, {machine['cores']} cores"]
+    words += [f"{int(machine['memory_mib']) // 1024} GiB"] if "memory_mib" in machine else []
+    words += [str(machine[name]) for name in ("system", "file_system") if name in machine]
+    words += [f"Python {report.versions['Python']}"] if "Python" in report.versions else []
+    words += [f"load average before: {machine['load_before']}"] if "load_before" in machine else []
+    return "; ".join([*words, f"seed {report.seed}"])
+
+
+def _side_by_side(report: Report) -> str:
+    """Medians of every case in one table, a column for each metric."""
+    if len(report.cases) < 2:
+        return ""
+    units = {name: metric.unit for case in report.cases for name, metric in case.metrics.items()}
+    heads = "".join(f"<th>{escape(name)}<br>{escape(unit)}</th>" for name, unit in units.items())
+    rows = "".join(
+        f"<tr><th>{escape(case.name)}</th>"
+        + "".join(
+            f'<td class="figure">{figure(case.metrics[name].median) if name in case.metrics else ""}</td>'
+            for name in units
+        )
+        + "</tr>"
+        for case in report.cases
+        if case.metrics
+    )
+    return f'<h2>Medians</h2><div class="card"><table class="side"><tr><th></th>{heads}</tr>{rows}</table></div>'
 
 
 def _pairs(pairs: dict[str, str | int] | dict[str, str]) -> str:

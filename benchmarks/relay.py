@@ -334,12 +334,15 @@ def _count(report: Report, setting: Setting, options: argparse.Namespace, counte
 
 
 def charts(report: Report) -> list[Chart]:
-    """Throughput, CPU, and the latency curves."""
+    """Throughput, CPU, and the latency curves; sizes of content stand apart, since one needs fifty times another."""
     closed = [case for case in report.cases if "rate_per_s" in case.dimensions and not case.dimensions["rate_per_s"]]
     found: list[Chart] = [
         bars_of(closed, "receipted", "Durable receipted messages a second, closed loop"),
-        bars_of(closed, "relay CPU", "Relay CPU for each message, delivery and ack included"),
     ]
+    usual = Setting().content_bytes
+    of_size = [case for case in closed if case.dimensions["content_bytes"] != usual]
+    for cases, size in (([case for case in closed if case not in of_size], ""), (of_size, ", other sizes of content")):
+        found.append(bars_of(cases, "relay CPU", f"Relay CPU for each message, delivery and ack included{size}"))
     curves = {
         f"{case.name.partition(', open')[0]}, {kind}": rows
         for case in report.cases

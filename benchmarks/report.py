@@ -19,6 +19,7 @@ import msgspec
 __all__ = ["Case", "Metric", "Report", "ReportError", "Skipped", "new_report"]
 
 SCHEMA: Literal[1] = 1
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class ReportError(Exception):
@@ -71,6 +72,8 @@ class Report(_Form, kw_only=True, omit_defaults=False):
     benchmark: str
     command: str
     started: str
+    took_s: int = 0
+    """How long the whole run took; 0 where that was not written down."""
     seed: int
     machine: dict[str, str | int]
     versions: dict[str, str]
@@ -85,6 +88,11 @@ class Report(_Form, kw_only=True, omit_defaults=False):
                 return case
         self.cases.append(Case(name, dimensions))
         return self.cases[-1]
+
+    def ended(self) -> None:
+        """Write down how long the run took, at its end."""
+        begun = datetime.strptime(self.started, _TIME)
+        self.took_s = round((datetime.now(UTC) - begun.replace(tzinfo=UTC)).total_seconds())
 
     def to_json(self) -> bytes:
         """The file's bytes, for people as well."""
@@ -113,5 +121,5 @@ def new_report(
     benchmark: str, command: str, seed: int, machine: dict[str, str | int], versions: dict[str, str]
 ) -> Report:
     """A report without figures, begun now."""
-    started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    started = datetime.now(UTC).strftime(_TIME)
     return Report(benchmark=benchmark, command=command, started=started, seed=seed, machine=machine, versions=versions)

@@ -76,6 +76,7 @@ def guarded(measure: Callable[[], int]) -> int:
 
 def finish(report: Report, charts: Sequence[Chart], out: Path) -> int:
     """Print the result and write its files; returns the exit status."""
+    report.ended()
     report.machine["load_after"] = f"{os.getloadavg()[0]:.2f}"
     print_report(report)
     write(report, charts, out)

@@ -8,7 +8,8 @@ all alike: compare ratios of one run, not figures of two.
 A peer that is not installed is skipped with the reason. CPU is that of all the server's processes; for ours, broker
 included. `load busy` near 100 % of a core says that our client, not the server, was the limit.
 
-`--count-fsyncs` adds a round of a fifth of the messages, under strace.
+Peers that take a minute for a round are measured once (`--slow-rounds`). Flushes are counted in a round of their own
+with a tenth of the messages, under strace.
 """
 
 import argparse
@@ -36,8 +37,10 @@ __all__ = ["main"]
 _PROGRAMS = ("mosquitto", "nats-server", "postgres", "prosodyctl")
 _PACKAGES = ("msgspec", "PyNaCl", "uvloop", "nats-py", "psycopg")
 _SYNAPSE_BATCH = 32
-_COUNTED_SHARE = 5
-"""Flushes are counted over a fifth of the messages: what counts them slows the servers."""
+_SLOW = frozenset({"jetstream-sync", "jetstream-r3", "prosody-sqlite", "synapse"})
+"""Peers that take most of a minute for a round."""
+_COUNTED_SHARE = 10
+"""Flushes are counted over a tenth of the messages: what counts them slows the servers."""
 
 
 def peers(synapse: Path | None = None) -> dict[str, Peer]:
@@ -84,7 +87,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help=f"environment of Python with matrix-synapse (default {ENVIRONMENT}, or synapse_homeserver on the path)",
     )
-    parser.add_argument("--count-fsyncs", action="store_true", help="one more, smaller round under strace")
+    parser.add_argument(
+        "--slow-rounds", type=int, default=1, metavar="N", help=f"rounds of {', '.join(sorted(_SLOW))} (default 1)"
+    )
+    parser.add_argument(
+        "--count-fsyncs",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="one more, smaller round under strace (default: yes)",
+    )
     parser.add_argument("--only", help=f"these, with commas between: {', '.join(peers())}")
     return parser
 
@@ -103,18 +114,20 @@ def _main(argv: list[str]) -> int:
     if (path := program_of(options.synapse)) is not None:
         found["matrix-synapse"] = version_of(path)
     report = new_report("peers", command_line("peers", argv), options.seed, machine, found)
-    chosen = []
-    for peer in (known[name] for name in wanted):
+    chosen: dict[Peer, int] = {}
+    slow_rounds = max(1, min(options.slow_rounds, options.rounds))
+    for name in wanted:
+        peer = known[name]
         if (reason := peer.missing()) is None:
-            chosen.append(peer)
+            chosen[peer] = slow_rounds if name in _SLOW else options.rounds
         else:
             report.skipped.append(Skipped(peer.name, reason))
     counted = options.count_fsyncs and fsyncs.missing_tracer() is None
     if options.count_fsyncs and not counted:
         report.skipped.append(Skipped("flushes", fsyncs.missing_tracer() or ""))
-    with progress((options.rounds + counted) * len(chosen)) as bar:
+    with progress(sum(chosen.values()) + counted * len(chosen)) as bar:
         for number in range(options.rounds):
-            for peer in chosen:
+            for peer in (one for one, rounds in chosen.items() if number < rounds):
                 work = _work(options, options.messages, number)
                 bar.step(f"{peer.name}, round {number + 1}")
                 with tempfile.TemporaryDirectory(prefix="blindpost-bench-") as data:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import audit, filling, scale, soak, store
+from benchmarks import audit, documented, filling, mqtt, reference, scale, soak, store
 from benchmarks.__main__ import NAMES, main
 from benchmarks.disk import flush_ms
+from benchmarks.documented import RESULTS
+from benchmarks.load.ledger import LostOrDoubled
+from benchmarks.processes import ServerError
 from benchmarks.report import Report
 from relay.store.sqlite import SqliteStore
 
@@ -65,6 +68,75 @@ def test_ratchet_writes_the_same_form_of_result(tmp_path: Path) -> None:
     report = Report.read(tmp_path / "ratchet.json")
     assert report.cases[0].name == "blindpost"
     assert report.cases[0].metrics["encrypt"].unit == "µs/message"
+
+
+@pytest.mark.slow
+@pytest.mark.mosquitto
+def test_mqtt_answers_every_message_twice_with_and_without_a_relay(tmp_path: Path) -> None:
+    sizes = ["--rounds", "1", "--messages", "40", "--senders", "2", "--recipients", "3", "--window", "4"]
+    assert mqtt.main([*sizes, "--out", str(tmp_path)]) == 0
+    cases = Report.read(tmp_path / "mqtt.json").cases
+    assert [case.name for case in cases] == [mqtt.AIOMQTT, mqtt.TRANSPORT, mqtt.RELAY_GATEWAYS, mqtt.RELAY_ALONE]
+    assert all(case.metrics["moved"].median > 0 for case in cases)
+    # A body of 1,232 bytes travels both ways; a receipt is a signed header and a path.
+    dimensions = cases[0].dimensions
+    assert 1_232 < int(dimensions["delivery_bytes"]) < int(dimensions["submit_bytes"]) < 1_500
+    assert 400 < int(dimensions["receipt_bytes"]) < 600
+
+
+def test_answers_that_are_lost_doubled_or_misled_fail_the_run() -> None:
+    exchange = mqtt._Exchange(2)
+    exchange.expect(0, b"sender", b"recipient")
+    exchange.expect(1, b"sender", b"recipient")
+    first = bytes(16)
+    assert exchange.take(first, b"sender") is None
+    for topic in (b"sender", b"another"):
+        with pytest.raises(LostOrDoubled, match="twice, to another"):
+            exchange.take(first, topic)
+    assert exchange.take(first, b"recipient") == 0
+    with pytest.raises(LostOrDoubled, match="1 of 2 messages were answered"):
+        exchange.close()
+
+
+def test_every_result_can_be_drawn_again_from_its_file(tmp_path: Path) -> None:
+    results = sorted(str(path) for path in RESULTS.glob("*.json"))
+    assert main(["plot", *results, "--out", str(tmp_path)]) == 0
+    for path in results:
+        drawn = (tmp_path / Path(path).name).with_suffix(".svg").read_text(encoding="utf-8")
+        assert "<rect class=" in drawn
+        assert 'class="title"' in drawn, "nothing is drawn"
+
+
+def test_reference_names_what_it_knows_and_how_long_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        reference.main(["--help"])
+    told = capsys.readouterr().out
+    assert all(f"{part.minutes:g} min   {part.command}" in told for part in reference.PARTS.values())
+    with pytest.raises(SystemExit):
+        reference.main(["relay", "kafka"])
+    assert "'kafka' is none of peers, relay" in capsys.readouterr().err
+
+
+def test_reference_goes_on_after_a_failed_part_and_keeps_its_old_result(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(words: list[str]) -> int:
+        if words[0] == "store":
+            raise ServerError("no disk")
+        out = Path(words[words.index("--out") + 1])
+        (out / "audit.json").write_text(f'{{"command": "python -m benchmarks audit --out {out}"}}', encoding="ascii")
+        return 0
+
+    monkeypatch.setattr(reference, "run", run)
+    monkeypatch.setattr(documented, "RESULTS", tmp_path)
+    monkeypatch.setattr(documented, "PAGE", tmp_path / "none.md")
+    assert reference.main(["store", "audit"]) == 1
+    out, errors = capsys.readouterr()
+    assert "--- 1 of 2: store" in out
+    assert out.endswith("failed: store\n")
+    assert errors == "FAILED: ServerError: no disk\n"
+    assert (tmp_path / "audit.json").read_text() == '{"command": "python -m benchmarks audit"}'
+    assert not (tmp_path / "store.json").exists()
 
 
 def test_flush_takes_time_and_leaves_nothing(tmp_path: Path) -> None:

@@ -14,7 +14,19 @@ from benchmarks.peers.measured import Window
 from benchmarks.peers.work import Account, Outcome, Watch, Work
 from benchmarks.report import Report
 
-SMALL = ["--rounds", "1", "--messages", "60", "--recipients", "5", "--senders", "3", "--window", "4"]
+SMALL = [
+    "--rounds",
+    "1",
+    "--messages",
+    "60",
+    "--recipients",
+    "5",
+    "--senders",
+    "3",
+    "--window",
+    "4",
+    "--no-count-fsyncs",
+]
 
 
 @pytest.mark.parametrize(

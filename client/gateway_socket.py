@@ -44,7 +44,7 @@ class _SocketChannel:
         try:
             return await read_framed(self._reader, GATEWAY_MESSAGE_BYTES_MAX)
         except (EOFError, OSError, FormatError) as error:
-            raise TransportClosed(f"the gateway ended the connection: {_words_of(error)}") from None
+            raise TransportClosed(f"the gateway says no more: {_words_of(error)}") from None
 
 
 class SocketTransport(LinksThroughGateway):
@@ -83,4 +83,6 @@ class SocketTransport(LinksThroughGateway):
 
 
 def _words_of(error: Exception) -> str:
+    if isinstance(error, EOFError):
+        return "it hung up"
     return str(error) or type(error).__name__

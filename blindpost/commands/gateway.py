@@ -86,7 +86,7 @@ def _add_run(family: "Subparsers[Parser]") -> None:
         description=(
             "Carries the devices that join, until it gets SIGTERM or SIGINT. Prints 'ready listen=HOST:PORT links=N "
             "home=DIR' when it takes devices. What its devices have asked and the relay has not answered they ask "
-            "again of its successor. It logs nothing of who says what."
+            "again of its successor. It logs nothing of who says what; at SIGUSR1 it prints how many there are."
         ),
         examples=(
             "blindpost gateway run --home gateway",

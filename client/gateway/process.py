@@ -1,24 +1,29 @@
 """The gateway's process: puts home, gateway, way to the broker and socket together, and takes them apart.
 
 `serve` is what `python -m client.gateway run` does. The process loads no module of keys/ and nothing of a device
-(import-linter and a test see to it), and logs nothing of who says what to whom.
+(import-linter and a test see to it), and logs nothing of who says what to whom. SIGUSR1 prints its figures: how
+many, and never who.
 """
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, Final
 
 from client.gateway.home import GatewayHome
 from client.gateway.limits import GatewayLimits
-from client.gateway.server import GatewayServer
+from client.gateway.server import GatewayServer, ServerLimits
 from client.gateway.service import Gateway
 from client.gateway.upstream import Upstream
 
 __all__ = ["serve"]
+
+# Links, the lock, the loop, and what the libraries hold.
+_OTHER_FILES: Final = 256
 
 
 async def serve(home: GatewayHome, ready: Callable[[], None]) -> None:
@@ -49,8 +54,9 @@ async def _serve_locked(home: GatewayHome, ready: Callable[[], None]) -> None:
     tls = home.listen_context()
     async with (
         Gateway(home.relay_card, home.load_seed(), upstream, random=os.urandom, limits=limits) as gateway,
-        GatewayServer(gateway, home.config.listen, tls),
+        GatewayServer(gateway, home.config.listen, tls, _server_limits()) as server,
     ):
+        loop.add_signal_handler(signal.SIGUSR1, _tell_figures, gateway, server)
         ready()
         ends = [asyncio.create_task(stopping.wait()), asyncio.create_task(gateway.failed.wait())]
         try:
@@ -58,6 +64,23 @@ async def _serve_locked(home: GatewayHome, ready: Callable[[], None]) -> None:
         finally:
             for end in ends:
                 end.cancel()
+
+
+def _server_limits() -> ServerLimits:
+    """As many connections as usual, or as the system allows this process open files."""
+    limits = ServerLimits()
+    wanted = limits.connections_max + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return replace(limits, connections_max=max(1, allowed - _OTHER_FILES))
+
+
+def _tell_figures(gateway: Gateway, server: GatewayServer) -> None:
+    up = sum(lane.link.up for lane in gateway.lanes)
+    figures = {"devices": len(gateway.members), "links": len(gateway.lanes), "links_up": up} | asdict(server.counters)
+    print("figures", *(f"{name}={value}" for name, value in figures.items()), flush=True)
 
 
 def _tell_fault(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

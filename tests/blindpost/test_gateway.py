@@ -120,6 +120,10 @@ async def test_a_gateway_process_carries_devices_is_killed_and_its_successor_goe
                 await exchange(ana, bo, b"through a process of its own")
                 command = Path(f"/proc/{first.pid}/cmdline").read_bytes().split(b"\0")
                 assert b"client.gateway" in command, "the command line's own process is gone"
+                first.send_signal(signal.SIGUSR1)
+                assert first.stdout is not None
+                figures = first.stdout.readline()
+                assert figures.startswith("figures devices=2 links=1 links_up=1 taken=2 joined=2 refused_full=0 ")
                 first.kill()
             to = [f"bo@{TENANT}"]
             ana.post(ana.compose(Kind.CHAT, b"while it was away", to), to)

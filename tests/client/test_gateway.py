@@ -300,3 +300,19 @@ def test_a_gateway_that_does_not_run_lets_nobody_in(tmp_path: Path) -> None:
                 await ana.enrolled(5)
 
     run(scenario)
+
+
+def test_a_link_that_ends_by_a_fault_is_told_and_ends_the_gateway_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        world = World(tmp_path)
+        with pytest.raises(ZeroDivisionError):
+            async with a_gateway(world) as gateway, behind(world, gateway, ANA) as ana:
+                await ana.enrolled(60)
+                assert not gateway.failed.is_set()
+                monkeypatch.setattr(gateway.lanes[0].link, "take_packets", lambda now_s: 1 // 0)
+                gateway.lanes[0].wake()
+                await asyncio.wait_for(gateway.failed.wait(), 60)
+
+    run(scenario)

@@ -44,7 +44,7 @@ from wire.hashing import label
 from wire.identity import Token
 from wire.prekeys import OneTimePrekey
 
-__all__ = ["ABSENT", "PEOPLE", "Canary", "LoopbackDevices", "Served", "World"]
+__all__ = ["ABSENT", "PASSPHRASE", "PEOPLE", "Canary", "LoopbackDevices", "Served", "World"]
 
 PEOPLE: Final = ("ana@acme.example", "bilal@acme.example", "chloe@globex.example", "dawud@globex.example")
 ABSENT: Final = "chloe@globex.example"
@@ -56,7 +56,7 @@ _SENTENCES: Final = (
     "My brother carries the papers across on the boat with registration ",
     "La réponse est oui, et le numéro du dossier est ",
 )
-_PASSPHRASE: Final = b"a passphrase of the simulation"
+PASSPHRASE: Final = b"a passphrase of the simulation"
 _WAIT_S: Final = 20.0
 _ONE_TIME_PREKEYS_MAX: Final = 4
 _FAR_FUTURE_S: Final = 4_102_444_800
@@ -119,6 +119,7 @@ class Served:
     commitments: bytes
     volunteered: list[bytes]
     order: bytes | None = None
+    earlier: Path | None = None
 
     def __repr__(self) -> str:
         return f"Served(folder={str(self.folder)!r}, volunteered=<{len(self.volunteered)} files>)"
@@ -131,6 +132,7 @@ class Served:
             volunteered=self.volunteered,
             commitments=self.commitments,
             order=self.order,
+            earlier=self.earlier,
         )
 
 
@@ -235,7 +237,7 @@ class World:
         for account in PEOPLE:
             token = self.token(account)
             home = self.folder / account.partition("@")[0]
-            device = Device.new(home, self.home.card, token, _PASSPHRASE, transport=transport, cost=CHEAP_FOR_TESTS)
+            device = Device.new(home, self.home.card, token, PASSPHRASE, transport=transport, cost=CHEAP_FOR_TESTS)
             self.devices[account] = device
             await device.__aenter__()
             self._running.add(account)
@@ -245,6 +247,14 @@ class World:
         """Take a device off the network, and close its home."""
         self._running.discard(account)
         await self.devices[account].__aexit__(None, None, None)
+
+    async def switch_on(self, account: str) -> None:
+        """Open a device's home again, and bring it back on the network."""
+        home = self.folder / account.partition("@")[0]
+        device = Device.open(home, PASSPHRASE, transport=LoopbackDevices(self.network))
+        self.devices[account] = device
+        await device.__aenter__()
+        self._running.add(account)
 
     async def talk(self, cheat: Cheat | None = None) -> None:
         """Say good morning while all are there, then write to the absent one; her mail stays.
@@ -276,7 +286,7 @@ class World:
     def _gather(self) -> None:
         """Open every home once more, offline, and take what its person may volunteer."""
         for account in PEOPLE:
-            device = Device.open(self.folder / account.partition("@")[0], _PASSPHRASE)
+            device = Device.open(self.folder / account.partition("@")[0], PASSPHRASE)
             try:
                 self.evidence.receipts[account] = receipt_items(device)
                 self.evidence.secrets[account] = [("device signing seed", device.state.keys.signing.seed)]

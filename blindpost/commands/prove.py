@@ -4,11 +4,16 @@ from collections.abc import Callable
 from typing import Final
 
 from blindpost.parser import Parser, Subparsers, add_family
-from blindpost.proving import controls, game
+from blindpost.proving import controls, game, stolen_keys
 
 __all__ = ["EXPERIMENTS", "add_commands"]
 
-EXPERIMENTS: Final[tuple[Callable[["Subparsers[Parser]"], None], ...]] = (controls.add_command_to, game.add_command_to)
+EXPERIMENTS: Final[tuple[Callable[["Subparsers[Parser]"], None], ...]] = (
+    controls.add_command_to,
+    game.add_command_to,
+    stolen_keys.add_seizure_to,
+    stolen_keys.add_harvest_to,
+)
 """What adds each command, in the order in which `prove all` runs them; what they run is loaded when it runs."""
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from blindpost.errors import CommandError
 from blindpost.parser import Options, Parser, Subparsers, add_command
-from blindpost.proving.shown import add_json, conclude
+from blindpost.proving.shown import add_json, conclude, progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,6 @@ def add_command_to(family: "Subparsers[Parser]") -> None:
 
 def _run(options: Options) -> int:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from sim.experiments.controls import run_controls
     from sim.mutants.catalogue import CATALOGUE
@@ -45,14 +44,8 @@ def _run(options: Options) -> int:
     known = {mutant.name for mutant in CATALOGUE} | {cheat.name for cheat in UNSEEN}
     if unknown := sorted(set(options.names) - known):
         raise CommandError(f"no mutant is named {unknown[0]!r}", f"there are {', '.join(sorted(known))}")
-    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("controls", total=None)
-        run = run_controls(
-            max(1, options.workers),
-            options.names or None,
-            lambda name, done, total: bar.update(task, description=name, completed=done, total=total),
-        )
+    with progress_bar("controls") as told:
+        run = run_controls(max(1, options.workers), options.names or None, told)
     if options.json is None or str(options.json) != "-":
         show_matrix(run, Console(highlight=False, soft_wrap=True))
     return conclude(run.result, options, twins=False)

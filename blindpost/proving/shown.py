@@ -1,7 +1,9 @@
 """A result as a person reads it in a terminal, and the options and exit status that all experiments share."""
 
+import contextlib
 import json
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
     from sim.experiments.result import Result
 
-__all__ = ["add_json", "conclude", "show"]
+__all__ = ["add_json", "conclude", "progress_bar", "show"]
 
 # By the value of a verdict: the parser loads this module, and nothing of sim/ before a command runs.
 _STATUS: Final = {"holds": ExitStatus.OK, "fails": ExitStatus.NOT_BLIND, "void": ExitStatus.INCOMPLETE}
@@ -24,6 +26,18 @@ _STYLE: Final = {"holds": "bold green", "fails": "bold red", "void": "bold yello
 def add_json(parser: Parser) -> None:
     """`--json FILE`: the result as a document."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON; - is stdout")
+
+
+@contextlib.contextmanager
+def progress_bar(name: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on stderr, gone at the end; what it yields takes a title, a position and a total."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda title, done, total: bar.update(task, description=title, completed=done, total=total)
 
 
 def conclude(result: "Result", options: Options, *, twins: bool = True) -> int:

@@ -55,6 +55,11 @@ order wholesale
 volunteer
 audit
 prove controls
+prove game
+prove completeness
+prove evidence
+prove seizure
+prove harvest
 bench
 """
 

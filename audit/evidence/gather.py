@@ -144,7 +144,7 @@ class _Clerk:
 
     # ------------------------------------------------------------------------------------------------------ receipts
 
-    def _take_receipt(self, item: ReceiptItem, where: str) -> Header | None:
+    def _take_receipt(self, item: ReceiptItem, where: str, *, of_the_relay: bool = False) -> Header | None:
         """Judge one receipt and count how it was honoured; return its header if the relay did sign it."""
         assert self.case.key_ring is not None
         card = self.new.card
@@ -154,7 +154,8 @@ class _Clerk:
             self.found.refused.append(f"{where}: {error}")
             return None
         judgement = judge(item, header, self.new.manifest, self.new.view)
-        self.found.honoured[judgement.how] += 1
+        if not of_the_relay:
+            self.found.honoured[judgement.how] += 1
         if judgement.kind is not None:
             self._accuse(judgement.kind, f"{where}: {judgement.text}", item)
         return header
@@ -274,7 +275,8 @@ class _Clerk:
             item = commits.receipt_of(row)
             if item is not None:
                 self.found.earlier_rows += 1
-                self._take_receipt(item, f"envelope {row.envelope_id.hex()[:8]}… of the earlier disclosure")
+                where = f"envelope {row.envelope_id.hex()[:8]}… of the earlier disclosure"
+                self._take_receipt(item, where, of_the_relay=True)
         for key, stone in old.view.tombstones.items():
             if not is_proven(stone):
                 continue

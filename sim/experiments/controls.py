@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audit import Verdict
-from audit.checks import CHECKS
+from audit.checks import CHECKS, EARLIER
 from sim.experiments.result import Control, Figure, Result
 from sim.mutants import controls
 from sim.mutants.catalogue import CATALOGUE
@@ -61,7 +61,7 @@ class ControlsRun:
     def checks(self) -> tuple[str, ...]:
         """The verifier's checks that failed on some mutant, in the verifier's order: the columns of the matrix."""
         used = {check for result in self.caught for check in result.caught_by}
-        return tuple(about.check_id for about, _ in CHECKS if about.check_id in used)
+        return tuple(about.check_id for about, _ in (*CHECKS, EARLIER) if about.check_id in used)
 
     @property
     def matrix(self) -> Mapping[str, frozenset[str]]:

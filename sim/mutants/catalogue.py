@@ -15,6 +15,7 @@ from sim.mutants.proofs import (
     config_holds_device_seed,
     date_is_before_the_order,
     device_is_unsigned,
+    earlier_chain_differs,
     file_is_not_named,
     image_holds,
     image_holds_device_seed,
@@ -28,6 +29,7 @@ from sim.mutants.proofs import (
     pin_key_opens,
     prekey_inflates_to_text,
     receipted_body_differs,
+    receipted_row_expired_early,
     receipted_row_is_gone,
     rows_end_with_field,
     rows_hold_text,
@@ -39,6 +41,8 @@ from sim.mutants.proofs import (
     store_holds_second_copy,
     store_holds_utf16,
     store_inflates_to_text,
+    tombstone_has_another_token,
+    tombstones_are_gone,
 )
 
 __all__ = ["CATALOGUE", "Mutant", "Side"]
@@ -65,6 +69,7 @@ class Mutant:
         stands_for: the real case behind it.
         check: the id of the audit's check that must catch it.
         proof: finds the leak in the disclosure, or raises `CheatFailed`.
+        twice: whether an honest disclosure is made before the one that cheats.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Mutant:
     stands_for: str
     check: str
     proof: Proof
+    twice: bool = False
 
 
 CATALOGUE: Final = (
@@ -267,6 +273,39 @@ CATALOGUE: Final = (
         "a log that shows different histories to different people",
         "evidence.receipts",
         receipted_body_differs,
+    ),
+    Mutant(
+        "tombstones-hidden",
+        Side.RELAY,
+        "hands over no tombstone, so that nobody sees what was acknowledged",
+        "a server that hides that it ever held what it deleted",
+        "evidence.receipts",
+        tombstones_are_gone,
+    ),
+    Mutant(
+        "invented-ack",
+        Side.RELAY,
+        "takes out an envelope and says that it was acknowledged, with a t of its own making",
+        "a delivery that was invented: records that say 'delivered' of what was not",
+        "evidence.receipts",
+        tombstone_has_another_token,
+    ),
+    Mutant(
+        "expires-early",
+        Side.RELAY,
+        "erases an envelope weeks before the expiry that it signed for",
+        "a retention period that was shortened in silence, as when deleted mail was not there to be handed over",
+        "evidence.receipts",
+        receipted_row_expired_early,
+    ),
+    Mutant(
+        "rewritten-history",
+        Side.RELAY,
+        "is asked twice, and the second disclosure tells another history than the first",
+        "answers to two orders that do not fit together",
+        "history.earlier",
+        earlier_chain_differs,
+        twice=True,
     ),
     Mutant(
         "dated-back",

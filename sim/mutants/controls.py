@@ -121,12 +121,15 @@ class Laboratory:
             home, evidence = asyncio.run(pin_world(folder / "world"))
             return self._handed_over("honest", folder, home, evidence)
         home, evidence = self.honest()
-        return self._handed_over(mutant.name, folder, home, evidence, memory=mutant.side is Side.MEMORY)
+        twice = isinstance(mutant, Mutant) and mutant.twice
+        return self._handed_over(mutant.name, folder, home, evidence, memory=mutant.side is Side.MEMORY, twice=twice)
 
     def twin(self, *, memory: bool) -> Report:
         """The verdict on the honest relay, which holds the PIN key against it as well."""
         home, evidence = self.honest()
-        return self._handed_over("honest", self._fresh("twin"), home, evidence, memory=memory).served.audit()
+        folder = self._fresh("twin")
+        # The one at rest is the twin of those as well that are asked twice.
+        return self._handed_over("honest", folder, home, evidence, memory=memory, twice=not memory).served.audit()
 
     def _fresh(self, name: str) -> Path:
         self._count += 1
@@ -134,12 +137,22 @@ class Laboratory:
         folder.mkdir()
         return folder
 
-    def _handed_over(self, cheat: str, folder: Path, home: Path, evidence: Evidence, *, memory: bool = False) -> Scene:
+    def _handed_over(
+        self,
+        cheat: str,
+        folder: Path,
+        home: Path,
+        evidence: Evidence,
+        *,
+        memory: bool = False,
+        twice: bool = False,
+    ) -> Scene:
         """Copy the home, and have the relay, or the one that cheats, hand everything over."""
         own = shutil.copytree(home, folder / "relay")
         card = (own / "relay-card.toml").read_bytes()
         out = folder / "disclosure"
         spoils = folder / "spoils.json"
+        earlier = take_wholesale(own, folder / "earlier").path if twice else None
         requested_at = int(time.time())
         spoils.write_text(json.dumps(_spoils(cheat, evidence)), encoding="utf-8")
         if memory:
@@ -159,7 +172,8 @@ class Laboratory:
                 raise CheatFailed(f"the relay's process ended with {done.returncode}: {done.stderr.strip()[-300:]}")
         pin_key: list[object] = [5, PIN_SUITE, GLOBAL_PIN_KEY]
         order = f"requested_at = {requested_at}\nreceived_at = {int(time.time()) + 1}\n".encode()
-        return Scene(Served(out, card, evidence.commitments, evidence.volunteered([pin_key]), order), evidence)
+        volunteered = evidence.volunteered([pin_key])
+        return Scene(Served(out, card, evidence.commitments, volunteered, order, earlier), evidence)
 
 
 def run_controls(

@@ -16,11 +16,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+from relay.core.mailboxes import tombstone_key
 from sim.historical import GLOBAL_PIN_KEY, read_message
 from sim.mutants.client_side import HIDDEN_FIELD
 from sim.world import Evidence, Served
 from wire.card import RelayCard
 from wire.codec import decode
+from wire.envelope import envelope_id_of
 from wire.errors import BlindpostError
 from wire.identity import SignedList, verify_signed_list
 
@@ -309,6 +311,45 @@ def receipted_body_differs(scene: Scene) -> str:
     rows = _rows(scene)
     other = [name for name, digest in _expected(scene).items() if name in rows and rows[name] != digest]
     return _must(other, f"{len(other)} rows have another body than the relay receipted")
+
+
+def tombstones_are_gone(scene: Scene) -> str:
+    """Somebody holds a receipt of an envelope that is neither there nor tombstoned, and no tombstone is left at all."""
+    with scene.store() as db:
+        (stones,) = db.execute("SELECT count(*) FROM tombstones").fetchone()
+    gone = _receipts(scene).keys() - _rows(scene).keys()
+    return _must(gone and not stones, f"{len(gone)} receipted envelopes are gone, and there is no tombstone")
+
+
+def tombstone_has_another_token(scene: Scene) -> str:
+    """A tombstone's t does not lead to its key."""
+    with scene.store() as db:
+        stones = db.execute("SELECT key, mailbox, token FROM tombstones WHERE reason = 1").fetchall()
+    false = [key for key, mailbox, token in stones if tombstone_key(mailbox, envelope_id_of(token)) != key]
+    return _must(false, f"{len(false)} of {len(stones)} tombstones have a t that is not their envelope's")
+
+
+def receipted_row_expired_early(scene: Scene) -> str:
+    """A receipted envelope is gone without a tombstone, days before its expiry."""
+    gone = _expected(scene).keys() - _rows(scene).keys()
+    items: list[Any] = [item for held in scene.evidence.receipts.values() for item in held]
+    expiries = [item[5] for item in items if (item[3], item[4]) in gone]
+    asked_at = tomllib.loads((scene.served.order or b"").decode())["requested_at"]
+    left_s = min(expiries, default=0) - asked_at
+    return _must(left_s > 86_400, f"{len(gone)} envelopes are gone {left_s // 86_400} days before they end")
+
+
+def earlier_chain_differs(scene: Scene) -> str:
+    """The two disclosures have another commit under one index."""
+    earlier = scene.served.earlier
+    _must(earlier is not None, "there is an earlier disclosure")
+    chains = []
+    for folder in (earlier, scene.served.folder):
+        address = f"file:{Path(str(folder)) / _STORE}?mode=ro&immutable=1"
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as db:
+            chains.append(dict(db.execute("SELECT idx, header FROM commits")))
+    other = [index for index, header in chains[0].items() if chains[1].get(index, header) != header]
+    return _must(other, f"commit {min(other, default=0)} is another one in the second disclosure")
 
 
 def chain_is_shorter(scene: Scene) -> str:

@@ -29,6 +29,7 @@ from msgspec.structs import replace
 import relay.process
 from relay import disclosure, log
 from relay.control import Answer, ControlServer, DiscloseRequest, Peer, Request, Sealed, SealRequest
+from relay.core.mailboxes import tombstone_key
 from relay.disclosure import Discloser, OrderRefused, SignedManifest, end_order, serve_order
 from relay.home import CONFIG_NAME, Home, RelayConfig
 from relay.store.sqlite import SqliteStore
@@ -232,6 +233,36 @@ def left_out(home: Path, spoils: Spoils) -> None:
     _store_change(lambda db: db.execute("DELETE FROM envelopes WHERE seq = (SELECT min(seq) FROM envelopes)"))
 
 
+def tombstones_hidden(home: Path, spoils: Spoils) -> None:
+    """What was acknowledged leaves no trace: neither t nor the day on which it was erased."""
+    _store_change(lambda db: db.execute("DELETE FROM tombstones"))
+
+
+def invented_ack(home: Path, spoils: Spoils) -> None:
+    """One envelope that waits is taken out, and a tombstone laid in its place with a t that nobody gave."""
+
+    def change(db: sqlite3.Connection) -> None:
+        row = db.execute("SELECT seq, mailbox, envelope_id, expiry, commit_index, leaf, number FROM envelopes LIMIT 1")
+        seq, mailbox, envelope_id, *rest = row.fetchone()
+        (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM tombstones").fetchone()
+        stone = (last + 1, tombstone_key(mailbox, envelope_id), mailbox, *rest, 1, secrets.token_bytes(16))
+        db.execute("INSERT INTO tombstones VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", stone)
+        db.execute("DELETE FROM envelopes WHERE seq = ?", (seq,))
+
+    _store_change(change)
+
+
+def expires_early(home: Path, spoils: Spoils) -> None:
+    """The oldest envelope is erased weeks before its expiry, by the very steps of an expiry."""
+
+    def change(db: sqlite3.Connection) -> None:
+        seq, mailbox, number = db.execute("SELECT seq, mailbox, number FROM envelopes ORDER BY seq LIMIT 1").fetchone()
+        db.execute("DELETE FROM envelopes WHERE seq = ?", (seq,))
+        db.execute("UPDATE mailboxes SET newest = max(newest, ?) WHERE mailbox = ?", (number, mailbox))
+
+    _store_change(change)
+
+
 def unsigned_device(home: Path, spoils: Spoils) -> None:
     """A ghost: one more device on an account's list, which the account's key has not signed."""
 
@@ -278,6 +309,11 @@ def _rewrite_last_commit(home: Path, keep: bool) -> None:
 def truncated_history(home: Path, spoils: Spoils) -> None:
     """The newest commit never happened: envelope and header are gone, and all that is left fits together."""
     _rewrite_last_commit(home, keep=False)
+
+
+def rewritten_history(home: Path, spoils: Spoils) -> None:
+    """The same between two disclosures: the second tells another history than the first, and no client is asked."""
+    _rewrite_last_commit(home, keep=True)
 
 
 def forked_history(home: Path, spoils: Spoils) -> None:
@@ -377,6 +413,10 @@ CHEATS: Final[dict[str, Callable[[Path, Spoils], None]]] = {
         deflate_in_prekey,
         swapped_body,
         left_out,
+        tombstones_hidden,
+        invented_ack,
+        expires_early,
+        rewritten_history,
         unsigned_device,
         truncated_history,
         forked_history,

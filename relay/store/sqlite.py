@@ -70,6 +70,8 @@ class SqliteStore:
                 if new:
                     self._create(relay_id, partition)
                 self._check(relay_id, partition)
+                # What was erased before a kill lies in the log that it left, and an idle relay would not touch it.
+                self._checkpoint_after_commit()
                 self._reader = self._connect()
             except BaseException:
                 self._writer.close()

@@ -10,8 +10,9 @@ Rules, for each connection:
 * who says nothing for `idle_s`, or takes nothing for `write_s`, is hung up on: a device says something every 15 s;
 * a device of which the relay says that it does not know it has `enrol_s` to enrol.
 
-`connections_max` bounds them all; one in its TLS handshake counts once that is done, and has `join_s` for it. Nothing is logged: who connects when is nobody's business, and counters have no
-names. Over TLS the gateway shows its certificate; a device is known by its signature over the challenge (door.py).
+`connections_max` bounds them all; one in its TLS handshake counts once that is done, and has `join_s` for it.
+Nothing is logged: who connects when is nobody's business, and counters have no names. Over TLS the gateway shows its
+certificate; a device is known by its signature over the challenge (door.py).
 """
 
 import asyncio

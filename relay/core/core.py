@@ -103,6 +103,8 @@ class RelayCore:
         self._rotations_waiting: list[bytes] = rotations_waiting
         self._now_ms = 0
         self._resting_until_ms = 0
+        # When a batch with envelopes was last made; at first long ago.
+        self._stored_ms = -self.config.shared_ms
         self._tokens_swept_s = 0
         self._stopping = False
         self.counters.envelopes_held = self._mailboxes.live
@@ -186,7 +188,10 @@ class RelayCore:
 
     def take_reads(self) -> list[Read]:
         """Return the bodies that deliveries wait for; read them and hand them to `loaded`."""
-        return self._deliveries.take_reads(self._now_ms)
+        config = self.config
+        shared = self._now_ms < self._stored_ms + config.shared_ms
+        bytes_max = min(config.read_bytes_max, config.read_bytes_shared) if shared else config.read_bytes_max
+        return self._deliveries.take_reads(self._now_ms, bytes_max)
 
     def has_reads(self) -> bool:
         """Tell whether `take_reads` has something to look at, and what it brings may be sent."""
@@ -224,6 +229,7 @@ class RelayCore:
             self._finish(staged, now_ms)
             return None
         if batch.envelopes:
+            self._stored_ms = now_ms
             batch.commit, staged.tree = self._log.stage(staged.leaves, self._signing_key, now_ms)
         batch.commits_below = self._log.prunable_below(self.config.commits_pruned_max)
         if now_ms // 1_000 >= self._tokens_swept_s + _TOKENS_SWEPT_S:
@@ -243,8 +249,12 @@ class RelayCore:
     def _handle_queue(self, staged: Staged, now_ms: int) -> None:
         config = self.config
         batch = staged.batch
+        envelopes_max, bytes_max = config.batch_envelopes_max, config.batch_bytes_max
+        if self._queue.is_shared(now_ms):
+            envelopes_max = min(envelopes_max, config.batch_envelopes_shared)
+            bytes_max = min(bytes_max, config.batch_bytes_shared)
         release, handle = self._queue.release, self._commands.handle
-        with closing(self._queue.take(config.batch_commands_max)) as items:
+        with closing(self._queue.take(config.batch_commands_max, envelopes_max)) as items:
             for item in items:
                 outcome = handle(staged, item[0], item[1], now_ms)
                 if outcome == ANSWERED:
@@ -253,7 +263,7 @@ class RelayCore:
                     staged.deferred.append(item)
                 else:
                     staged.waiting.append(item)
-                if len(batch.envelopes) >= config.batch_envelopes_max or batch.body_bytes >= config.batch_bytes_max:
+                if len(batch.envelopes) >= envelopes_max or batch.body_bytes >= bytes_max:
                     break
 
     def committed(self, batch: Batch, now_ms: int) -> None:

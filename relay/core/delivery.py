@@ -184,12 +184,12 @@ class Deliveries:
     def _may_send(self) -> bool:
         return self._links.outgoing_bytes < self._config.outgoing_bytes_max
 
-    def take_reads(self, now_ms: int) -> list[Read]:
-        """Choose what to send next, up to `read_bytes_max`: mailboxes take turns of `read_turn_bytes`."""
+    def take_reads(self, now_ms: int, bytes_max: int) -> list[Read]:
+        """Choose what to send next, up to so many bytes: mailboxes take turns of `read_turn_bytes`."""
         reads: list[Read] = []
         if not self._may_send():
             return reads
-        budget = self._config.read_bytes_max
+        budget = bytes_max
         ready = self._ready
         while ready and budget > 0:
             sub = ready.popitem(last=False)[0]

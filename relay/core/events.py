@@ -77,6 +77,12 @@ class CoreConfig:
     batch_erasures_max: int = 4_096
     """Envelopes or tombstones that expiry and closed mailboxes add to one batch: the cost of a commit stays flat."""
     batch_commands_max: int = 4_096
+    batch_envelopes_shared: int = 64
+    """The same while somebody who sends little sends beside somebody who sends much: who waits for few envelopes need
+    not wait for hundreds of another's."""
+    batch_bytes_shared: int = 512 * 1024
+    shared_ms: int = 250
+    """How long a batch is made so after such neighbours were last seen waiting."""
 
     links_max: int = 20_000
     """Links; beyond, the one that was silent longest is closed (its device starts a new handshake)."""
@@ -102,6 +108,8 @@ class CoreConfig:
     """Bytes of one mailbox under way; one envelope may always be."""
     read_bytes_max: int = 4 * 1024 * 1024
     """Bytes asked of the store by one `take_reads`."""
+    read_bytes_shared: int = 512 * 1024
+    """The same while envelopes are stored, within `shared_ms`: a full mailbox is drained between commits."""
     read_turn_bytes: int = 192 * 1024
     """Bytes of one mailbox read before it is the next one's turn; one envelope may always be."""
     outgoing_bytes_max: int = 32 * 1024 * 1024

@@ -16,7 +16,10 @@ from wire.limits import FRAME_BYTES_MAX
 PACKETS_MAX = 4_096
 BYTES_MAX = 64 * 1_048_576
 TURN_PACKETS = 16
-"""So many packets of one sender are taken before the next sender's."""
+TURN_BYTES = 65_536
+"""So many packets, or bytes, of one sender are taken before the next sender's; a larger packet is a turn."""
+TAKE_BYTES = 262_144
+"""After so many bytes no more is taken at once, so that the relay's other parts have their turn."""
 
 
 class _Sender:
@@ -111,10 +114,12 @@ class Inbox:
         taken: list[Packet] = []
         turns, senders, least = self._turns, self._senders, self._least
         room = min(packets_max, self._count)
-        while room:
+        bytes_left = TAKE_BYTES
+        while room and bytes_left > 0:
             device_tag = turns.popleft()
             sender = senders[device_tag]
             packets = sender.packets
+            turn_bytes = TURN_BYTES
             for _ in range(min(room, TURN_PACKETS, len(packets))):
                 packet = packets.popleft()
                 size = len(packet)
@@ -123,6 +128,10 @@ class Inbox:
                 self._weight -= weight
                 room -= 1
                 taken.append((device_tag, packet))
+                turn_bytes -= size
+                if turn_bytes <= 0:
+                    break
+            bytes_left -= TURN_BYTES - turn_bytes
             if packets:
                 turns.append(device_tag)
             else:

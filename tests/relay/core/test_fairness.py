@@ -32,8 +32,65 @@ class TestSenders:
         world.run()
         assert sum(len(item.entries) for item in eve.receipts()) > 700
 
+    def test_attack_loud_sender_beside_a_quiet_one_makes_no_large_batches(self) -> None:
+        config = CoreConfig(batch_envelopes_max=200, batch_envelopes_shared=20, shared_ms=250)
+        pair = a_pair(config, credit=0)
+        world, ana, bob = pair.world, pair.ana, pair.bob
+        eve = world.enrolled("eve", credit=0)
+        flood(world, eve, bob, 600)
+
+        def batch_of() -> int:
+            batch = world.core.take_batch(world.now_ms)
+            assert batch is not None
+            world.end(batch)
+            return len(batch.envelopes)
+
+        assert batch_of() == 200, "alone, a sender has whole batches"
+        flood(world, ana, bob, 1)
+        assert batch_of() == 20
+        world.carry()
+        assert sum(len(item.entries) for item in ana.receipts()) == 1
+        assert batch_of() == 20, "Ana may send again at any moment"
+        world.now_ms += 251
+        assert batch_of() == 200, "she did not"
+        world.run()
+        assert sum(len(item.entries) for item in eve.receipts()) == 600
+
+    def test_many_equal_senders_have_whole_batches(self) -> None:
+        world = World(CoreConfig(batch_envelopes_max=100, batch_envelopes_shared=10))
+        bob = world.enrolled("bob", credit=0)
+        senders = [world.enrolled(f"sender{number}", credit=0) for number in range(4)]
+        for sender in senders:
+            flood(world, sender, bob, 200)
+        batch = world.core.take_batch(world.now_ms)
+        assert batch is not None
+        assert len(batch.envelopes) == 100
+        world.end(batch)
+        world.carry()
+        assert [sum(len(item.entries) for item in sender.receipts()) for sender in senders] == [25] * 4
+        world.run()
+
+    def test_attack_many_loud_senders_do_not_keep_a_quiet_one_out_of_the_next_batch(self) -> None:
+        world = World(CoreConfig(batch_envelopes_shared=40))
+        bob, ana = world.enrolled("bob", credit=0), world.enrolled("ana", credit=0)
+        loud = [world.enrolled(f"loud{number}", credit=0) for number in range(20)]
+        for device in loud:
+            flood(world, device, bob, 60, body_bytes=2_400)
+        flood(world, ana, bob, 1)
+        batch = world.core.take_batch(world.now_ms)
+        assert batch is not None
+        world.end(batch)
+        world.carry()
+        assert len(batch.envelopes) == 40
+        assert sum(len(item.entries) for item in ana.receipts()) == 1
+        counts = [sum(len(item.entries) for item in device.receipts()) for device in loud]
+        assert set(counts) <= {1, 2}
+        world.run()
+
     def test_attack_sender_of_large_envelopes_gets_no_more_bytes_than_its_turns(self) -> None:
-        pair = a_pair(CoreConfig(batch_bytes_max=600_000), credit=0)
+        pair = a_pair(
+            CoreConfig(batch_bytes_max=600_000, batch_bytes_shared=600_000, batch_envelopes_shared=512), credit=0
+        )
         world, ana, bob = pair.world, pair.ana, pair.bob
         eve = world.enrolled("eve", credit=0)
         flood(world, eve, bob, 10, body_bytes=150_000)
@@ -116,6 +173,28 @@ class TestRecipients:
         world.run()
         assert not world.core.has_reads()
         assert first + len(huge.delivered()) == 1_000
+
+    def test_a_huge_mailbox_is_read_in_small_parts_while_others_send(self) -> None:
+        world = World(CoreConfig(read_bytes_max=100_000, read_bytes_shared=10_000, read_turn_bytes=4_000))
+        ana, huge, bob = (world.enrolled(name, credit=0) for name in ("ana", "huge", "bob"))
+        flood(world, ana, huge, 900)
+        world.run()
+        world.now_ms += 1_000
+        frame = huge.frame(Subscribe(huge.next_ref(), huge.mailbox, 0, 1_024))
+        world.core.receive(huge.tag, frame, world.now_ms)
+
+        def bytes_read() -> int:
+            reads = world.core.take_reads()
+            seqs = [seq for read in reads for seq in read.seqs]
+            world.core.loaded([(read, world.store.read(read.seqs)) for read in reads], world.now_ms)
+            return 400 * len(seqs)
+
+        flood(world, ana, bob, 1)
+        assert world.commit_once()
+        assert 0 < bytes_read() <= 14_000
+        world.now_ms += 250
+        world.core.tick(world.now_ms)
+        assert bytes_read() > 14_000, "nobody sends any more"
 
     def test_dead_recipients_repeats_do_not_hold_up_fresh_deliveries(self) -> None:
         world = World(CoreConfig(read_bytes_max=20_000, read_turn_bytes=4_000))

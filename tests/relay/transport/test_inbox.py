@@ -3,7 +3,7 @@
 import pytest
 
 from relay.transport import TransportClosed, TransportCounters
-from relay.transport.inbox import TURN_PACKETS, Inbox
+from relay.transport.inbox import TURN_BYTES, TURN_PACKETS, Inbox
 from wire.limits import FRAME_BYTES_MAX
 
 LOUD, QUIET, THIRD = (bytes((number,)) * 16 for number in range(3))
@@ -46,8 +46,24 @@ async def test_attack_flood_of_large_packets_leaves_room_for_small_ones() -> Non
     assert len(inbox) == 16
     assert all(inbox.put(QUIET, b"small") for _ in range(8))
     taken = await inbox.take(100)
-    assert sum(len(packet) for _, packet in taken) <= 16 * FRAME_BYTES_MAX
+    assert [tag for tag, _ in taken] == [LOUD], "one turn, after which the relay's other parts have theirs"
+    taken = await inbox.take(100)
     assert [tag for tag, _ in taken].count(QUIET) == 8
+    while len(inbox):
+        taken += await inbox.take(100)
+    assert sum(len(packet) for _, packet in taken) <= 15 * FRAME_BYTES_MAX
+
+
+async def test_attack_sender_of_larger_packets_gets_no_longer_turns() -> None:
+    inbox, _ = filled()
+    for number in range(12):
+        inbox.put(LOUD, bytes((number,)) * (TURN_BYTES // 4))
+    for number in range(12):
+        inbox.put(QUIET, bytes((number,)))
+    taken = await inbox.take(100)
+    assert [tag for tag, _ in taken[:16]] == [LOUD] * 4 + [QUIET] * 12
+    assert [tag for tag, _ in taken[16:]] == [LOUD] * 8
+    assert [packet[0] for tag, packet in taken if tag == LOUD] == list(range(12))
 
 
 async def test_two_who_have_an_equal_part_push_each_other_out_no_more() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from blindpost.errors import CommandError
-from blindpost.exit_status import ExitStatus
+from blindpost.files import check_absent, write_new
 from blindpost.parser import Options, Parser, Subparsers, add_command
 from blindpost.proving.shown import add_json, conclude
 
@@ -62,13 +62,15 @@ def _run(options: Options) -> int:
     from sim.experiments.game import NotInstalled, Plan, View
 
     plan = Plan(seed=options.seed, episodes=options.episodes, view=View(options.view))
+    if options.html is not None:
+        check_absent(options.html)
     try:
         plan.check()
         result = _played(plan, options.workers)
     except NotInstalled as error:
         raise CommandError(str(error), error.hint) from None
     if options.html is not None:
-        _draw(result, options.html)
+        write_new(options.html, _page(result), secret=False)
     return conclude(result, options)
 
 
@@ -85,6 +87,7 @@ def _played(plan: "Plan", workers: int) -> "Result":
         f"{', '.join(plan.adversaries)}\n  a blind relay fails this plan with probability "
         f"{plan.blind_failure():.4f} at most",
         markup=False,
+        soft_wrap=True,
     )
     columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
@@ -96,10 +99,7 @@ def _played(plan: "Plan", workers: int) -> "Result":
         )
 
 
-def _draw(result: "Result", path: Path) -> None:
+def _page(result: "Result") -> bytes:
     from sim.experiments.game import page_section
 
-    try:
-        path.write_text(_PAGE.format(section=page_section(result)), encoding="utf-8")
-    except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}", "", ExitStatus.CANNOT_CREATE) from None
+    return _PAGE.format(section=page_section(result)).encode()

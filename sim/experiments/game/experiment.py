@@ -1,6 +1,6 @@
 """The distinguishing game (claim C1): can anybody tell, from all that a relay has, which of two worlds it served?
 
-    result = run(Plan(seed=1), processes=2)
+    result = run(Plan(seed=1), workers=2)
 
 A world is drawn by a fair coin for each episode; the two differ in content alone and share the declared leakage L.
 Every adversary of the plan learns from training episodes and guesses held-out ones. Then the same adversaries attack
@@ -55,12 +55,12 @@ def interval_text(score: Score) -> str:
     return f"[{score.low:+.4f}, {score.high:+.4f}]"
 
 
-def run(plan: Plan, processes: int = 1, on_progress: OnProgress | None = None) -> Result:
+def run(plan: Plan, workers: int = 1, on_progress: OnProgress | None = None) -> Result:
     """Play the game as planned.
 
     Args:
         plan: everything that decides the outcome.
-        processes: over how many the episodes are spread; changes nothing in the result.
+        workers: over how many processes the episodes are spread; changes nothing in the result.
         on_progress: is told what is done, and how many episodes of how many have been played.
 
     Raises:
@@ -69,7 +69,7 @@ def run(plan: Plan, processes: int = 1, on_progress: OnProgress | None = None) -
     """
     learning("sklearn")
     plan.check()
-    with Table(processes) as table:
+    with Table(workers) as table:
         game = _Game(plan, table, on_progress or (lambda _what, _done, _total: None))
         twins = {name: game.scores(name, plan.twin_training_episodes, plan.twin_episodes) for name in plan.twins}
         scores = game.scores(HONEST.name, plan.training_episodes, plan.episodes)

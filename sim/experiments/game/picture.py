@@ -17,7 +17,7 @@ _INTERVAL: Final = re.compile(r"\[([+-][0-9.]+), ([+-][0-9.]+)\]")
 _ROW: Final = 26
 _LEFT: Final = 250
 _PLOT: Final = 400
-_RIGHT: Final = 190
+_RIGHT: Final = 220
 _TOP: Final = 34
 _BOTTOM: Final = 34
 _CAP: Final = 5
@@ -35,7 +35,7 @@ def page_section(result: Result) -> str:
     limit = float(result.parameters["advantage at most"])
     needed = float(result.parameters["twin advantage above"])
     episodes = int(result.parameters["episodes"])
-    span = max([0.05, *(1.1 * max(abs(score.low), abs(score.high)) for score in honest)])
+    span = max([1.3 * limit, *(1.1 * max(abs(score.low), abs(score.high)) for score in honest)])
     failing = next(f for f in result.figures if f.name == "a blind relay would fail, any adversary, at most")
     return "\n".join(
         (
@@ -47,7 +47,7 @@ def page_section(result: Result) -> str:
             f"together. A blind relay would fail this plan with probability {float(failing.value):.4f} at most.</p>",
             "<h3>The relay</h3>",
             _plot(honest, -span, span, (0.0, limit), f"limit {limit:g}"),
-            "<h3>The same adversaries against clients that leak, the best of each</h3>",
+            "<h3>The same adversaries against clients that leak: each client, and who did best against it</h3>",
             _plot(twins, 0.0, 1.0, (0.0, needed), f"above {needed:g} is caught"),
             "</section>",
         )

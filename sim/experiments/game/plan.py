@@ -130,7 +130,7 @@ class Plan:
             FormatError: a count out of bounds, or so few episodes that a blind relay fails more often than alpha.
         """
         if self.seed < 0:
-            raise FormatError("seed", f"is {self.seed}", 0)
+            raise FormatError("seed", f"is {self.seed}, below 0")
         for name in ("episodes", "training_episodes", "twin_episodes", "twin_training_episodes"):
             count = getattr(self, name)
             if not 64 <= count <= EPISODES_MAX:

@@ -1,6 +1,6 @@
 """Many episodes, spread over processes: which process played one changes nothing, for its seed is its number's.
 
-    with Table(processes=2) as table:
+    with Table(workers=2) as table:
         features, worlds = table.play(plan, HONEST, "held out", 65_536, on_played)
         guesses = table.guess("k-NN", features, worlds, held_out)
 
@@ -26,9 +26,9 @@ from sim.experiments.game.stage import Stage
 from sim.experiments.game.suites import HONEST, SUITES
 from wire.errors import FormatError
 
-__all__ = ["PROCESSES_MAX", "Table"]
+__all__ = ["WORKERS_MAX", "Table"]
 
-PROCESSES_MAX: Final = 64
+WORKERS_MAX: Final = 64
 _EPISODES_A_TASK: Final = 256
 _GUESSES_A_TASK: Final = 8_192
 
@@ -40,22 +40,22 @@ class Table:
     """Where the game is played.
 
     Args:
-        processes: how many, 1 to 64.
+        workers: how many processes, 1 to 64.
 
     Raises:
         FormatError: another number.
     """
 
-    def __init__(self, processes: int) -> None:
-        if not 1 <= processes <= PROCESSES_MAX:
-            raise FormatError("processes", f"is {processes}, not 1 to {PROCESSES_MAX}", PROCESSES_MAX)
-        self._processes = processes
+    def __init__(self, workers: int) -> None:
+        if not 1 <= workers <= WORKERS_MAX:
+            raise FormatError("workers", f"is {workers}, not 1 to {WORKERS_MAX}", WORKERS_MAX)
+        self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
-        if self._processes > 1:
+        if self._workers > 1:
             # A forked child would inherit whatever locks the threads of a progress bar hold.
-            self._pool = ProcessPoolExecutor(self._processes, mp_context=get_context("spawn"))
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
         return self
 
     def __exit__(

@@ -1,6 +1,5 @@
 """`blindpost prove game`: a distinguishing game with error bars, and the leaky clients that must lose it."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -51,9 +50,7 @@ def add_command_to(family: "Subparsers[Parser]") -> None:
     parser.add_argument(
         "--view", choices=_VIEWS, default=_VIEWS[0], help="what adversaries are given (default: disclosure)"
     )
-    parser.add_argument(
-        "--workers", type=int, default=min(2, os.cpu_count() or 1), metavar="N", help="processes (default: at most 2)"
-    )
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes (default: 2)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also draw the result on a page without scripts")
     add_json(parser)
 

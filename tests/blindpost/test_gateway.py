@@ -190,6 +190,45 @@ async def test_over_tls_with_the_certificate_that_the_authority_issues(tmp_path:
             await exchange(ana, bo, b"over TLS")
 
 
+@pytest.mark.slow
+def test_the_usual_commands_of_a_device_that_was_made_with_a_gateway_go_through_it(tmp_path: Path) -> None:
+    relay = make_home(tmp_path / "relay")
+    home = set_up(tmp_path, relay)
+    (tmp_path / "pass").write_bytes(PASSPHRASE)
+    (tmp_path / "bcc.eml").write_bytes(b"From: ana@acme.example\r\nSubject: salam\r\n\r\nby the gateway\r\n")
+    run("tenant", "add", "globex.example", "--home", relay.path, "--out", tmp_path / "globex.key", "--unprotected")
+
+    def command(*words: object) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "blindpost", *map(str, words)],
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    secret = ("--passphrase-file", tmp_path / "pass")
+    with RelayProcess(relay), gateway_process(home.path) as process:
+        for name, gateway in (("ana", home.path / "gateway-card.toml"), ("bo", home.config.listen.host_and_port)):
+            activate = ("tenant", "activate", "--key", tmp_path / "globex.key", "--account", f"{name}@globex.example")
+            command(*activate, "--out", tmp_path / f"{name}.token")
+            new = ("device", "new", "--home", name, "--relay", relay.path / "relay-card.toml", "--gateway", gateway)
+            assert "is enrolled" in command(*new, "--token", tmp_path / f"{name}.token", *secret)
+        to = ("--to", "bo@globex.example")
+        assert "receipt bo@globex.example" in command("mail", "send", "--home", "ana", *to, "bcc.eml", *secret)
+        assert "receipt bo@globex.example" in command("chat", "send", "--home", "ana", *to, "and chat", *secret)
+        assert "and chat" in command("receive", "--home", "bo", "--maildir", "bo-mail", *secret)
+        (mail,) = (tmp_path / "bo-mail" / "new").iterdir()
+        assert b"by the gateway" in mail.read_bytes()
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout is not None
+        # Two enrolments, two sendings, one receiving: each came through the gateway's socket.
+        assert " joined=5 refused_full=0 refused_rate=0 " in process.stdout.readline()
+
+
 def test_the_setting_of_a_devices_home_is_shown_changed_and_taken_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -162,15 +162,10 @@ def _bars(chart: Bars) -> tuple[str, float]:
     scale = span / (ticks[-1] or 1.0)
     better = {"more": "; longer is better", "less": "; shorter is better"}.get(chart.better, "")
     dots = "; dots: rounds" if any(len(row.rounds) > 1 for row in chart.rows) else ""
-    # A bare "/s" says too little beside an axis.
-    unit = "a second" if chart.unit == "/s" else chart.unit
-    out = [_head(chart.title, f"{unit}{better}{dots}")]
-    at = float(_LEFT)
-    for number, words in enumerate(chart.legend):
-        out.append(f'<circle cx="{at + 5:.0f}" cy="35" r="5" fill="var(--c{number % _PALETTE})"/>')
-        out.append(_text(at + 15, 39, words, "soft"))
-        at += 36 + 6.6 * len(words)
-    top = 58.0 + (14 if chart.marks else 0)
+    out = [_head(chart.title, f"{_unit(chart.unit)}{better}{dots}")]
+    legend, below = _legend(chart)
+    out += legend
+    top = 58.0 + below + (14 if chart.marks else 0)
     bottom = top + _ROW * len(chart.rows)
     for tick in ticks:
         x = _LEFT + tick * scale
@@ -198,6 +193,26 @@ def _bars(chart: Bars) -> tuple[str, float]:
     return "".join(out), bottom + 22
 
 
+def _legend(chart: Bars) -> tuple[list[str], float]:
+    """The groups that have a bar, beside the unit or, where they are too long for that, in a line below it."""
+    drawn = {row.group for row in chart.rows}
+    groups = [(number, words) for number, words in enumerate(chart.legend) if number in drawn]
+    widths = [36 + 6.6 * len(words) for _, words in groups]
+    below = 22.0 if _LEFT + sum(widths) > WIDTH else 0.0
+    at, y = (16.0 if below else float(_LEFT)), 39 + below
+    out = []
+    for (number, words), width in zip(groups, widths, strict=True):
+        out.append(f'<circle cx="{at + 5:.0f}" cy="{y - 4:.0f}" r="5" fill="var(--c{number % _PALETTE})"/>')
+        out.append(_text(at + 15, y, words, "soft"))
+        at += width
+    return out, below
+
+
+def _unit(unit: str) -> str:
+    """A bare `/s` says too little beside an axis."""
+    return "a second" if unit == "/s" else unit
+
+
 def _lines(chart: Lines) -> tuple[str, float]:
     points = [point for series in chart.series.values() for point in series]
     ticks = _ticks(max([max(rounds, default=y) for _, y, rounds in points] + [0.0]))
@@ -212,7 +227,7 @@ def _lines(chart: Lines) -> tuple[str, float]:
         return 60 + _PLOT_HEIGHT * (1 - value / (ticks[-1] or 1.0))
 
     scale = " (logarithmic)" if chart.logarithmic else ""
-    out = [_head(chart.title, f"{chart.unit} over {chart.x_label}{scale}; line: median, dots: rounds")]
+    out = [_head(chart.title, f"{_unit(chart.unit)}, over {chart.x_label}{scale}; line: median, dots: rounds")]
     out += _horizontal(ticks, up)
     for x in sorted({x for x, _, _ in points}):
         out.append(_text(across(x), 60 + _PLOT_HEIGHT + 18, figure(x), "soft", "middle"))

@@ -77,7 +77,10 @@ def _main(argv: list[str]) -> int:
 
 def charts(report: Report) -> list[Chart]:
     """p99 of the steady people, by who is beside them."""
-    return [bars_of(report.cases, metric, f"{metric} of the others, ms") for metric in ("receipt p99", "delivery p99")]
+    return [
+        bars_of(report.cases, f"{kind} p99", f"Submit to {kind}, p99 of eight people, by who is beside them")
+        for kind in ("receipt", "delivery")
+    ]
 
 
 Beside = Callable[[RelayServer, int], "Iterator[threading.Thread | None]"]

@@ -1,5 +1,6 @@
 """One HTML page of a result: plots, tables, machine, versions, command. No scripts, nothing fetched, prints well."""
 
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
@@ -74,10 +75,11 @@ def _where(report: Report) -> str:
 
 
 def _side_by_side(report: Report) -> str:
-    """Medians of every case in one table, a column for each metric."""
-    if len(report.cases) < 2:
+    """Medians in one table, a column for each metric that several cases have."""
+    counts = Counter(name for case in report.cases for name in case.metrics)
+    units = {name: metric.unit for case in report.cases for name, metric in case.metrics.items() if counts[name] > 1}
+    if not units:
         return ""
-    units = {name: metric.unit for case in report.cases for name, metric in case.metrics.items()}
     heads = "".join(f"<th>{escape(name)}<br>{escape(unit)}</th>" for name, unit in units.items())
     rows = "".join(
         f"<tr><th>{escape(case.name)}</th>"
@@ -87,7 +89,7 @@ def _side_by_side(report: Report) -> str:
         )
         + "</tr>"
         for case in report.cases
-        if case.metrics
+        if case.metrics.keys() & units.keys()
     )
     return f'<h2>Medians</h2><div class="card"><table class="side"><tr><th></th>{heads}</tr>{rows}</table></div>'
 

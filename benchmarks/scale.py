@@ -113,5 +113,5 @@ def charts(report: Report) -> list[Chart]:
         drawn = {name: points for name, points in series.items() if points}
         if drawn:
             unit = next(case.metrics[metric].unit for case in report.cases)
-            found.append(Lines(title, "stored", unit, drawn))
+            found.append(Lines(title, "envelopes or mailboxes stored", unit, drawn))
     return found

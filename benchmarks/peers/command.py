@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks import fsyncs
 from benchmarks.charts import Chart, bars_of
+from benchmarks.load.ledger import LostOrDoubled
 from benchmarks.load.parties import body_bytes_for
 from benchmarks.machine import facts, versions
 from benchmarks.peers import rabbitmq
@@ -28,6 +29,7 @@ from benchmarks.peers.postgresql import PostgreSql
 from benchmarks.peers.prosody import Prosody
 from benchmarks.peers.synapse import ENVIRONMENT, Synapse, program_of, version_of
 from benchmarks.peers.work import Outcome, Peer, Watch, Work
+from benchmarks.processes import ServerError
 from benchmarks.progress import progress
 from benchmarks.report import Case, Report, Skipped, new_report
 from benchmarks.running import command_line, finish, guarded, parser_of
@@ -130,8 +132,7 @@ def _main(argv: list[str]) -> int:
             for peer in (one for one, rounds in chosen.items() if number < rounds):
                 work = _work(options, options.messages, number)
                 bar.step(f"{peer.name}, round {number + 1}")
-                with tempfile.TemporaryDirectory(prefix="blindpost-bench-") as data:
-                    outcome = peer.run(Path(data), work, Watch(lambda done: bar.within(done, options.messages)))
+                outcome = _run(peer, work, Watch(lambda done: bar.within(done, options.messages)))
                 _write_down(_case(report, peer, work), outcome, work)
                 bar.done()
         for peer in chosen if counted else ():
@@ -141,14 +142,25 @@ def _main(argv: list[str]) -> int:
     return finish(report, charts(report), options.out)
 
 
+def _run(peer: Peer, work: Work, watch: Watch) -> Outcome:
+    """One round, with the peer's name on whatever went wrong."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="blindpost-bench-") as data:
+            return peer.run(Path(data), work, watch)
+    except LostOrDoubled as error:
+        raise LostOrDoubled(f"{peer.name}: {error}") from error
+    except (OSError, ServerError) as error:
+        raise ServerError(f"{peer.name}: {str(error) or type(error).__name__}") from error
+
+
 def _work(options: argparse.Namespace, messages: int, number: int) -> Work:
     return Work(messages, options.bytes, options.senders, options.recipients, options.window, options.seed + number)
 
 
 def _count(report: Report, peer: Peer, work: Work) -> None:
     """A round in which only flushes are counted."""
-    with fsyncs.tracing() as tracer, tempfile.TemporaryDirectory(prefix="blindpost-bench-") as data:
-        outcome = peer.run(Path(data), work, Watch(lambda done: None, tracer.prefix, tracer.count))
+    with fsyncs.tracing() as tracer:
+        outcome = _run(peer, work, Watch(lambda done: None, tracer.prefix, tracer.count))
     case = report.case(peer.name)
     case.add("flushes, accepting", "/1000 messages", "less", outcome.accept_flushes * 1_000 / work.messages)
     case.add("flushes, draining", "/1000 messages", "less", outcome.drain_flushes * 1_000 / work.messages)

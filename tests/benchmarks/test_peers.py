@@ -135,8 +135,25 @@ def test_peer_that_loses_gives_no_figures(
 
     monkeypatch.setattr(command, "peers", lambda synapse=None: {"losing": Losing()})
     assert command.main([*SMALL, "--out", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err == "FAILED: LostOrDoubled: 59 of 60 messages arrived\n"
+    assert capsys.readouterr().err == "FAILED: LostOrDoubled: losing: 59 of 60 messages arrived\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_peer_that_breaks_off_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Breaking:
+        name, synced, kind = "breaking", "no", 2
+
+        def missing(self) -> str | None:
+            return None
+
+        def run(self, folder: Path, work: Work, watch: Watch) -> Outcome:
+            raise TimeoutError("the peer did not finish")
+
+    monkeypatch.setattr(command, "peers", lambda synapse=None: {"breaking": Breaking()})
+    assert command.main([*SMALL, "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == "FAILED: ServerError: breaking: the peer did not finish\n"
 
 
 def test_doubled_changed_foreign_and_misdelivered_messages_are_found() -> None:

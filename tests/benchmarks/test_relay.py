@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import relay as benchmark
+from benchmarks.charts import Bars, Curves
 from benchmarks.load.ledger import LostOrDoubled
 from benchmarks.machine import describe
-from benchmarks.report import Report
+from benchmarks.report import Report, new_report
 from tests.relay.running import PROJECT, environment
 
 SMALL = ["--rounds", "1", "--messages", "64", "--senders", "2", "--mailboxes", "3", "--frames", "8"]
@@ -90,3 +91,23 @@ def test_amqtt_and_the_mqtt_listener_of_nats_carry_the_load_too(tmp_path: Path) 
     assert all(case.metrics["receipted"].median > 0 for case in cases)
     # amqtt runs inside the relay: its CPU cannot be told apart.
     assert ["broker CPU" in case.metrics for case in cases] == [False, True]
+
+
+def test_curves_of_several_rates_are_all_drawn_under_their_rates() -> None:
+    report = new_report("relay", "command", 1, {"processor": "x", "cores": 2}, {})
+    for rate in (500.0, 2_000.0):
+        setting = benchmark.Setting(rate_per_s=rate)
+        case = report.case(setting.name, **setting.dimensions)
+        case.percentiles["submit to receipt"] = [(50.0, 1.0), (99.0, 2.0)]
+    (curves,) = benchmark.charts(report)
+    assert isinstance(curves, Curves)
+    assert list(curves.series) == ["nats, 1 a frame, 1 KiB at 500/s", "nats, 1 a frame, 1 KiB at 2000/s"]
+
+
+def test_cpu_of_large_bodies_stands_in_a_chart_of_its_own() -> None:
+    report = new_report("relay", "command", 1, {"processor": "x", "cores": 2}, {})
+    for content_bytes, cpu in ((1_024, 40.0), (196_608, 2_000.0)):
+        setting = benchmark.Setting(content_bytes=content_bytes)
+        report.case(setting.name, **setting.dimensions).add("relay CPU", "µs/message", "less", cpu)
+    drawn = [[row.median for row in chart.rows] for chart in benchmark.charts(report) if isinstance(chart, Bars)]
+    assert drawn == [[40.0], [2_000.0]]

@@ -64,3 +64,32 @@ def test_page_has_everything_and_runs_nothing() -> None:
     assert svg.count("<circle") >= 3 + 3 + 3
     assert "p99.9" in svg
     assert "1,000,000" in svg
+
+
+def test_page_begins_with_where_it_was_measured_and_sets_several_cases_side_by_side() -> None:
+    report = new_report("relay", "command", 7, {"processor": "A Processor", "cores": 2, "load_before": "0.50"}, {})
+    for name, figure in (("one", 11.0), ("other", 22.0)):
+        report.case(name).add("receipted", "/s", "more", figure)
+    report.case("one").add("only here", "ms", "less", 33.0)
+    head, _, rest = page_of(report, []).partition("<h2>Medians</h2>")
+    assert "A Processor, 2 cores; load average before: 0.50; seed 7" in head
+    table = rest.partition("</table>")[0]
+    assert table.count("<tr>") == 3
+    assert "receipted<br>/s" in table
+    assert "only here" not in table
+    alone = new_report("relay", "command", 7, {"processor": "A Processor", "cores": 2}, {})
+    alone.case("one").add("receipted", "/s", "more", 1.0)
+    assert "<h2>Medians</h2>" not in page_of(alone, [])
+
+
+def test_legend_names_only_what_is_drawn_and_stays_inside_the_picture() -> None:
+    words = ["short", "never drawn", "words that are far too long for one line " * 2]
+    rows = [Row("a", (1.0,), 1.0, 0), Row("b", (2.0,), 2.0, 2)]
+    svg = svg_of([Bars("Accepted", "/s", "more", rows, legend=words)])
+    assert "never drawn" not in svg
+    assert "far too long" in svg
+    assert "a second; longer is better<" in svg
+    # Too long to stand beside the unit, so it begins at the left, below it.
+    assert '<circle cx="21"' in svg
+    beside = svg_of([Bars("Accepted", "/s", "more", rows, legend=["short", "", "small"])])
+    assert '<circle cx="415"' in beside

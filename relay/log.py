@@ -30,6 +30,9 @@ class RelayLog:
     def __init__(self, path: Path, clock_ms: Callable[[], int]) -> None:
         self._clock_ms = clock_ms
         self._time_s = _last_time_s(path)
+        # Hundreds of lines may bear one time: it is written out once.
+        self._written_s = -1
+        self._time = ""
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.lost = 0
         """Lines that the disk did not take."""
@@ -101,8 +104,10 @@ class RelayLog:
             if number < 0:
                 raise ValueError(f"{event} {name} must not be negative")
         self._time_s = max(self._time_s, self._clock_ms() // 1_000)
-        time = datetime.fromtimestamp(self._time_s, UTC).strftime(_TIME_FORMAT)
-        line = " ".join((time, event, *(f"{name}={int(number)}" for name, number in numbers.items()))) + "\n"
+        if self._written_s != self._time_s:
+            self._written_s = self._time_s
+            self._time = datetime.fromtimestamp(self._time_s, UTC).strftime(_TIME_FORMAT)
+        line = " ".join((self._time, event, *(f"{name}={int(number)}" for name, number in numbers.items()))) + "\n"
         if self._file < 0:
             raise ValueError("the log is closed")
         data = line.encode("ascii")

@@ -205,14 +205,18 @@ class SqliteStore:
             db.executemany("INSERT INTO tombstones VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", batch.tombstones)
         if batch.commit is not None:
             db.execute("INSERT INTO commits VALUES (?, ?, ?, ?)", batch.commit)
-        db.executemany("INSERT INTO mailboxes VALUES (?, ?, ?, ?, ?, ?, ?)", batch.mailboxes)
-        db.executemany("INSERT INTO lists VALUES (?, ?, ?, ?)", batch.lists)
-        db.executemany("INSERT INTO prekeys VALUES (?, ?, ?, ?, ?)", batch.prekeys)
-        db.executemany("INSERT INTO tenants VALUES (?, ?, ?)", batch.tenants)
-        db.executemany("INSERT INTO used_tokens VALUES (?, ?, ?)", batch.used_tokens)
-        db.executemany("INSERT INTO rotations VALUES (?, ?)", batch.rotations)
-        db.executemany("UPDATE mailboxes SET newest = ? WHERE seq = ?", batch.mailboxes_newest)
-        db.executemany("UPDATE mailboxes SET closed = 1 WHERE seq = ?", [(seq,) for seq in batch.mailboxes_closed])
+        for statement, rows in (
+            ("INSERT INTO mailboxes VALUES (?, ?, ?, ?, ?, ?, ?)", batch.mailboxes),
+            ("INSERT INTO lists VALUES (?, ?, ?, ?)", batch.lists),
+            ("INSERT INTO prekeys VALUES (?, ?, ?, ?, ?)", batch.prekeys),
+            ("INSERT INTO tenants VALUES (?, ?, ?)", batch.tenants),
+            ("INSERT INTO used_tokens VALUES (?, ?, ?)", batch.used_tokens),
+            ("INSERT INTO rotations VALUES (?, ?)", batch.rotations),
+            ("UPDATE mailboxes SET newest = ? WHERE seq = ?", batch.mailboxes_newest),
+            ("UPDATE mailboxes SET closed = 1 WHERE seq = ?", [(seq,) for seq in batch.mailboxes_closed]),
+        ):
+            if rows:
+                db.executemany(statement, rows)
 
     def read(self, seqs: Sequence[int]) -> list[bytes | None]:
         """Return the bodies of envelopes, None for each that is not there."""
@@ -287,5 +291,20 @@ def _rows(db: sqlite3.Connection, query: str, make: Callable[[Sequence[object]],
 
 
 def _delete(db: sqlite3.Connection, table: str, seqs: list[int]) -> None:
+    # What was delivered together is mostly acked together: runs of neighbours go with one statement each.
     if seqs:
-        db.executemany(f"DELETE FROM {table} WHERE seq = ?", [(seq,) for seq in seqs])  # noqa: S608  # our own names
+        db.executemany(f"DELETE FROM {table} WHERE seq BETWEEN ? AND ?", _runs(seqs))  # noqa: S608  # our own names
+
+
+def _runs(seqs: list[int]) -> list[tuple[int, int]]:
+    """Return the first and last of each run of neighbours, ascending."""
+    found: list[tuple[int, int]] = []
+    first = last = -2
+    for seq in sorted(seqs):
+        if seq != last + 1:
+            if last >= 0:
+                found.append((first, last))
+            first = seq
+        last = seq
+    found.append((first, last))
+    return found

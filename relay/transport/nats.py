@@ -42,6 +42,7 @@ CLOSE_S_MAX = 2.0
 
 WRITE_BYTES = 1_048_576
 """So much is handed to the socket before it is waited for."""
+DRAIN_BYTES = 32_768
 LINE_BYTES_MAX = 65_536
 PAYLOAD_BYTES_MAX = 4 * FRAME_BYTES_MAX
 """Longer messages are not read to their end: the connection is given up."""
@@ -242,8 +243,11 @@ class Transport:
             if self._client is not client or transport is None:
                 raise ConnectionResetError
             transport.writelines(chunks)
-            async with asyncio.timeout(WRITE_S_MAX):
-                await transport.drain()  # type: ignore[no-untyped-call]
+            writer = transport._io_writer if isinstance(transport, TcpTransport) else None
+            # So little that asyncio would not ask to wait needs no timer either.
+            if writer is None or writer.is_closing() or writer.transport.get_write_buffer_size() > DRAIN_BYTES:
+                async with asyncio.timeout(WRITE_S_MAX):
+                    await transport.drain()  # type: ignore[no-untyped-call]
         except (OSError, TimeoutError) as error:
             self.counters.dropped_offline += count
             if isinstance(error, TimeoutError):

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -43,9 +44,11 @@ class WatchedStore(MemoryStore):
         self.seconds_each = 0.0
         self.largest = 0
         self.closed = 0
+        self.threads: list[str] = []
 
     def commit(self, batch: Batch) -> None:
         time.sleep(self.seconds_each)
+        self.threads.append(threading.current_thread().name)
         if self.commit_fails:
             self.commit_fails -= 1
             raise StoreError("disk full")
@@ -144,6 +147,56 @@ async def test_commits_group_by_themselves_while_one_is_under_way(tmp_path: Path
         await asyncio.gather(*(ana.submit(bob, [ana.mail_to(bob)]) for _ in range(50)))
         assert relay.store.commits_made - before < 10
         assert relay.store.largest > 10
+        await ana.stop()
+        await bob.stop()
+
+
+async def commit_threads(folder: Path, submits: int = 5) -> list[str]:
+    """In which threads the commits of a few submits were, one after another."""
+    folder.mkdir(exist_ok=True)
+    async with running(folder) as relay:
+        ana, bob = await relay.device("ana"), await relay.device("bob", credit=0)
+        relay.store.threads.clear()
+        for _ in range(submits):
+            await ana.submit(bob, [ana.mail_to(bob)])
+        assert ana.check_receipts() == submits
+        threads = list(relay.store.threads)
+        assert len(threads) == submits
+        await ana.stop()
+        await bob.stop()
+    return threads
+
+
+async def test_small_commits_stay_on_the_loop_while_the_disk_is_quick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.service.INLINE_S_MAX", 60.0)
+    assert set(await commit_threads(tmp_path)) == {threading.current_thread().name}
+
+
+async def test_after_a_slow_commit_and_for_large_batches_the_loop_does_not_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.service.INLINE_S_MAX", 0.0)
+    assert all("relay-store" in name for name in await commit_threads(tmp_path / "slow"))
+    monkeypatch.setattr("relay.service.INLINE_S_MAX", 60.0)
+    for bound in ("INLINE_ROWS_MAX", "INLINE_BYTES_MAX"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"relay.service.{bound}", 0)
+            assert all("relay-store" in name for name in await commit_threads(tmp_path / bound))
+
+
+async def test_a_failed_commit_on_the_loop_is_told_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.service.INLINE_S_MAX", 60.0)
+    async with running(tmp_path, config=CoreConfig(retry_after_ms=50)) as relay:
+        ana, bob = await relay.device("ana"), await relay.device("bob", credit=0)
+        relay.store.commit_fails = 1
+        await asyncio.wait_for(ana.submit(bob, [ana.mail_to(bob)]), WAIT_S)
+        assert ana.refusals == [RefusalCode.STORAGE_FAILED]
+        assert ana.check_receipts() == 1
+        assert relay.store.threads[-1] == threading.current_thread().name
         await ana.stop()
         await bob.stop()
 

@@ -283,3 +283,13 @@ def test_store_in_no_folder_is_refused_without_its_path(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught:
         SqliteStore(tmp_path / "nowhere" / "store.sqlite", RELAY_ID)
     assert str(caught.value) == "open: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    "erased", [[1], [20], [1, 2, 3], [5, 4, 6], [2, 4, 6, 7, 8, 20], list(range(1, 21)), [19, 1], [10, 12]]
+)
+def test_runs_of_neighbours_are_erased_and_nothing_beside_them(store: SqliteStore, erased: list[int]) -> None:
+    store.commit(Batch(envelopes=[envelope(seq) for seq in range(1, 21)]))
+    store.commit(Batch(envelopes_erased=list(erased)))
+    held = {seq for seq, body in zip(range(1, 21), store.read(range(1, 21)), strict=True) if body is not None}
+    assert held == set(range(1, 21)) - set(erased)

@@ -23,7 +23,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+import keys.chain
+import keys.ratchet
 from audit import Report, run
+from audit.keysearch import KeySearchSettings
 from client.content import Kind
 from client.device import Device
 from client.errors import TransportClosed
@@ -124,14 +127,19 @@ class Served:
     def __repr__(self) -> str:
         return f"Served(folder={str(self.folder)!r}, volunteered=<{len(self.volunteered)} files>)"
 
-    def audit(self) -> Report:
-        """What the independent verifier says."""
+    def audit(self, key_search: KeySearchSettings | None = None) -> Report:
+        """What the independent verifier says.
+
+        Args:
+            key_search: how to search for keys that nobody volunteered; None for no such search.
+        """
         return run(
             self.folder,
             card=self.card,
             volunteered=self.volunteered,
             commitments=self.commitments,
             order=self.order,
+            key_search=key_search,
             earlier=self.earlier,
         )
 
@@ -144,6 +152,10 @@ class Evidence:
     openings: list[Item] = field(default_factory=list)
     receipts: dict[str, list[Item]] = field(default_factory=dict)
     secrets: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
+    private_keys: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """Of each device, its Ed25519 seed and X25519 identity key: for relays that cheat; nobody volunteers the latter."""
+    chains: dict[bytes, bytes] = field(default_factory=dict)
+    """Message key to the chain key one step before it, of what was written to the absent one; nobody volunteers it."""
 
     def __repr__(self) -> str:
         return f"Evidence(canaries={len(self.canaries)}, openings={len(self.openings)}, secrets=<redacted>)"
@@ -256,11 +268,12 @@ class World:
         await device.__aenter__()
         self._running.add(account)
 
-    async def talk(self, cheat: Cheat | None = None) -> None:
+    async def talk(self, cheat: Cheat | None = None, withdrawn: int = 0) -> None:
         """Say good morning while all are there, then write to the absent one; her mail stays.
 
         Args:
             cheat: what holds while people write to the absent one (sim/mutants/client_side.py).
+            withdrawn: how many chats the first canary's writer sends to her before it, and takes back.
         """
         await self.say("ana@acme.example", (ABSENT, "bilal@acme.example"), "good morning")
         (first,) = await self.devices[ABSENT].receive(_WAIT_S)
@@ -269,11 +282,20 @@ class World:
         await self.switch_off(ABSENT)
         self.evidence.canaries = draw_canaries()
         first_canary, *others = self.evidence.canaries
-        with cheat() if cheat else contextlib.nullcontext():
+        with recorded_chains(self.evidence.chains), cheat() if cheat else contextlib.nullcontext():
+            for _ in range(withdrawn):
+                await self._take_back(first_canary.who, b"never mind")
             await self._send(first_canary.who, (ABSENT,), Kind.EMAIL, letter(first_canary))
             for canary in others:
                 await self.say(canary.who, (ABSENT,), canary.text)
         await asyncio.gather(*(self.devices[account].idle(_WAIT_S) for account in self._running))
+
+    async def _take_back(self, who: str, text: bytes) -> None:
+        """Send the absent one a chat and withdraw it."""
+        device = self.devices[who]
+        message = device.compose(Kind.CHAT, text, (ABSENT,))
+        await device.send(message, (ABSENT,), wait_s=_WAIT_S)
+        await device.withdraw(message.message_id, _WAIT_S)
 
     async def say(self, who: str, to: Sequence[str], text: str) -> None:
         """Send a chat and wait for the receipts."""
@@ -290,6 +312,8 @@ class World:
             try:
                 self.evidence.receipts[account] = receipt_items(device)
                 self.evidence.secrets[account] = [("device signing seed", device.state.keys.signing.seed)]
+                (_, seed), (_, identity_key) = device.state.keys.secrets()
+                self.evidence.private_keys.append((seed, identity_key))
                 if account == ABSENT:
                     self.evidence.openings = opening_items(device, stored_envelopes(self.home.store_path))
             finally:
@@ -305,6 +329,20 @@ def few_prekeys() -> Iterator[None]:
         return real(ring, generation, min(count, _ONE_TIME_PREKEYS_MAX))
 
     with replaced(PrekeyRing, "_add_one_time", add_few):
+        yield
+
+
+@contextlib.contextmanager
+def recorded_chains(chains: dict[bytes, bytes]) -> Iterator[None]:
+    """Keep, of each message that is written until the block ends, its key and the chain key before it."""
+    step = keys.chain.chain_step
+
+    def recorded(chain: bytes) -> tuple[bytes, bytes]:
+        following, message_key = step(chain)
+        chains[message_key] = chain
+        return following, message_key
+
+    with replaced(keys.ratchet, "chain_step", recorded):
         yield
 
 

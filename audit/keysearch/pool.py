@@ -3,7 +3,9 @@
 Workers are forked: they inherit the open files and all that windows are compared with, so nothing large is copied or
 pickled; only results come back, over a pipe for each. Forking is safe only while this process has one thread, since a
 lock that another thread holds would stay locked in the child. With more threads, on a system without fork, or for one
-worker, everything is done in this process. The next task is whatever a shared counter says, so that no worker waits.
+worker, everything is done in this process. Workers are told their next task over a second pipe while they do one, so
+that none waits. A shared counter would do as well, but Python keeps that in a file that it makes, and a verifier writes
+none.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
 from typing import Any, TypeVar
 
 from audit.errors import AuditError
@@ -53,57 +57,68 @@ def spread(tasks: Sequence[Task], work: Callable[[Task], Done], workers: int) ->
             yield work(task)
         return
     context = multiprocessing.get_context("fork")
-    # The counter's lock is shared; what it guards is one number.
-    next_task = context.Value("q", 0)
-    processes, pipes = [], []
+    processes: list[ForkProcess] = []
+    orders: dict[Connection, Connection] = {}
     try:
         for _ in range(min(workers, len(tasks))):
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_run, args=(tasks, work, next_task, sender), daemon=True)
+            order_receiver, order_sender = context.Pipe(duplex=False)
+            process = context.Process(target=_run, args=(tasks, work, order_receiver, sender), daemon=True)
             process.start()
             sender.close()
+            order_receiver.close()
             processes.append(process)
-            pipes.append(receiver)
-        yield from _results(pipes, len(tasks))
+            orders[receiver] = order_sender
+        yield from _results(orders, len(tasks))
     finally:
         for process in processes:
             process.terminate()
             process.join()
-        for pipe in pipes:
-            pipe.close()
+        for receiver, order_sender in orders.items():
+            receiver.close()
+            order_sender.close()
 
 
-def _results(pipes: list[Connection], expected: int) -> Iterator[Any]:
-    received, waiting = 0, list(pipes)
+def _results(orders: dict[Connection, Connection], expected: int) -> Iterator[Any]:
+    """Give each worker its next task before it has done the one before, and hand on what comes back."""
+    received, following, waiting = 0, 0, dict(orders)
+    for order in orders.values():
+        following = _order(order, following, expected)
+    for order in orders.values():
+        following = _order(order, following, expected)
     while waiting:
-        for pipe in wait(waiting):
+        for pipe in wait(list(waiting)):
             assert isinstance(pipe, Connection)
             try:
                 result = pipe.recv()
             except EOFError:
-                waiting.remove(pipe)
+                del waiting[pipe]
                 continue
             if isinstance(result, _Failed):
                 raise KeySearchError(result.where, result.problem)
             received += 1
+            following = _order(waiting[pipe], following, expected)
             yield result
     if received < expected:
         raise KeySearchError("key search", f"a worker ended early, {expected - received} blocks were not searched")
 
 
-def _run(tasks: Sequence[Any], work: Callable[[Any], Any], next_task: Any, sender: Connection) -> None:
+def _order(order: Connection, position: int, count: int) -> int:
+    """Send a worker its next task, or that there is none."""
+    # A worker that has ended is heard of as the end of its results.
+    with suppress(BrokenPipeError):
+        order.send(position if position < count else None)
+    return position + 1
+
+
+def _run(tasks: Sequence[Any], work: Callable[[Any], Any], orders: Connection, sender: Connection) -> None:
     """A worker's life: the parent is who hears of Ctrl-C, and ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        while True:
-            with next_task.get_lock():
-                position = next_task.value
-                next_task.value = position + 1
-            if position >= len(tasks):
-                return
+        while (position := orders.recv()) is not None:
             sender.send(work(tasks[position]))
-    except BrokenPipeError:
+    except (BrokenPipeError, EOFError):
         # Nobody listens any more.
         return
     except AuditError as error:

@@ -148,9 +148,12 @@ def search_keys(case: Case, settings: KeySearchSettings) -> Coverage:
     sections = sections_of(case, settings.alignment, settings.sections)
     searcher = _Searcher(sections, Trials.of(targets, kinds), settings)
     tasks = [
-        _Task(number, first, behind) for number, section in enumerate(sections) for first, behind in section.blocks()
+        _Task(number, first, behind)
+        for number, section in enumerate(sections)
+        for first, behind in section.blocks()
+        if settings.places is None or section.holds(settings.places, first, behind)
     ]
-    total = sum(section.size for section in sections)
+    total = sum(sections[task.section].size_of(task.first, task.behind) for task in tasks)
     figures = {section.name: SectionFigures(section.name, section.alignment) for section in sections}
     found: dict[bool, list[tuple[Section, _Found]]] = {False: [], True: []}
     count: Counter[bool] = Counter()

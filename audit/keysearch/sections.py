@@ -62,10 +62,15 @@ class Section:
                 ends.append(min(at + BLOCK_BYTES, end, len(view)))
         return cls(name, path, view, alignment, starts, ends)
 
-    @property
-    def size(self) -> int:
-        """Bytes in all pieces."""
-        return sum(self.ends) - sum(self.starts)
+    def size_of(self, first: int, behind: int) -> int:
+        """Bytes in the pieces of a block."""
+        return sum(self.ends[first:behind]) - sum(self.starts[first:behind])
+
+    def holds(self, places: frozenset[tuple[str, int]], first: int, behind: int) -> bool:
+        """Whether a block holds one of these bytes."""
+        offsets = [at for path, at in places if path == self.path]
+        pieces = zip(self.starts[first:behind], self.ends[first:behind], strict=True)
+        return any(start <= at < end for start, end in pieces for at in offsets)
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """Positions of pieces, first and behind the last, that come to about a block."""

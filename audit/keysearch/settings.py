@@ -70,6 +70,8 @@ class KeySearchSettings:
         kinds: what windows are tried as.
         forms: how keys may be kept.
         sections: names of the parts to search, None for all.
+        places: file and byte: search only the blocks that hold one of these, None for all; what is done to a block
+            depends on no other, so a control need not search the rest.
         workers: processes.
         unbounded: whether compressed and encoded forms are searched beyond the bounds.
         progress: told of each block.
@@ -82,6 +84,7 @@ class KeySearchSettings:
     kinds: frozenset[KeyKind] = frozenset(KeyKind)
     forms: frozenset[Form] = frozenset(Form)
     sections: frozenset[str] | None = None
+    places: frozenset[tuple[str, int]] | None = None
     workers: int = 2
     unbounded: bool = False
     progress: Progress | None = None
@@ -95,4 +98,5 @@ class KeySearchSettings:
     @property
     def whole(self) -> bool:
         """Whether nothing is left out but what the limits of the search say."""
-        return self.kinds == frozenset(KeyKind) and self.forms == frozenset(Form) and self.sections is None
+        everything = self.kinds == frozenset(KeyKind) and self.forms == frozenset(Form)
+        return everything and self.sections is None and self.places is None

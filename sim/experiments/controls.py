@@ -20,6 +20,7 @@ from sim.experiments.result import Control, Figure, Result
 from sim.mutants import controls
 from sim.mutants.catalogue import CATALOGUE
 from sim.mutants.controls import ControlResult, Laboratory
+from sim.mutants.key_plants import key_search_of
 from sim.mutants.unseen import UNSEEN, Unseen
 from wire.errors import BlindpostError
 
@@ -145,7 +146,7 @@ def _show(laboratory: Laboratory, unseen: Unseen) -> Shown:
     try:
         scene = laboratory.serve(unseen)
         proof = unseen.proof(scene)
-        report = scene.served.audit()
+        report = scene.served.audit(key_search_of(scene, unseen.name))
     except (BlindpostError, OSError, subprocess.SubprocessError) as error:
         return Shown(unseen, problem=f"{type(error).__name__}: {error}")
     problem = "" if report.failed or report.verdict is Verdict.BLIND else f"the verdict is {report.verdict.value}"

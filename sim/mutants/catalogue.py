@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Final
 
+from sim.mutants.key_plants import image_holds_keys
 from sim.mutants.proofs import (
     Proof,
     chain_is_shorter,
@@ -113,6 +114,35 @@ CATALOGUE: Final = (
         "a hosted BES that keeps its customers' transport keys",
         "search.secrets",
         image_holds_device_seed,
+    ),
+    *(
+        Mutant(
+            name, Side.MEMORY, f"keeps a key of each kind {where}", stands_for, "search.windows", image_holds_keys(name)
+        )
+        for name, where, stands_for in (
+            (
+                "keys-mid-heap",
+                "in the middle of a heap block",
+                "keys held in a server's memory, as Heartbleed (2014) showed",
+            ),
+            (
+                "keys-in-freed-block",
+                "in memory that was freed and not erased",
+                "keys that outlive their use, as in the cold-boot attacks of 2008",
+            ),
+            (
+                "keys-in-thread-stack",
+                "on the stack of a thread that waits",
+                "a key in use at the moment of seizure",
+            ),
+            (
+                "keys-as-hexadecimal",
+                "as hexadecimal digits in a string",
+                "keys handed around as text between services",
+            ),
+            ("keys-as-base64", "as base64", "keys in JSON, as key servers answer with them"),
+            ("keys-in-zlib", "among text in a zlib stream", "a compressed cache or response that holds keys"),
+        )
     ),
     Mutant(
         "message-keys-in-store",

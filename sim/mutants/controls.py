@@ -26,13 +26,16 @@ from typing import Final
 
 import relay
 from audit import Control, Report, Status
+from audit.keysearch.trials import CHAIN_STEPS
 from relay.disclosure import take_wholesale
 from sim.historical import GLOBAL_PIN_KEY, PIN_SUITE
 from sim.mutants import relay_side
 from sim.mutants.catalogue import CATALOGUE, Mutant, Side
 from sim.mutants.client_side import CLIENT_CHEATS
+from sim.mutants.key_plants import TWIN_SEARCH, key_search_of, masked_keys, plants_of
 from sim.mutants.outside import outside
 from sim.mutants.proofs import CheatFailed, Scene
+from sim.mutants.relay_keys import KEY_CHEATS, OUT_OF_REACH, PLACES
 from sim.mutants.unseen import UNSEEN, UNSEEN_CLIENT_CHEATS, Unseen
 from sim.pin_world import pin_world
 from sim.world import Cheat, Evidence, Served, World
@@ -98,6 +101,7 @@ class Laboratory:
     folder: Path
     _evidence: Evidence | None = None
     _home: Path | None = None
+    _planted: Scene | None = None
     _count: int = field(default=0)
 
     def honest(self) -> tuple[Path, Evidence]:
@@ -120,16 +124,27 @@ class Laboratory:
         if mutant.side is Side.HISTORICAL:
             home, evidence = asyncio.run(pin_world(folder / "world"))
             return self._handed_over("honest", folder, home, evidence)
+        if mutant.name == OUT_OF_REACH:
+            world = asyncio.run(_talked(folder / "world", withdrawn=CHAIN_STEPS))
+            return self._handed_over(mutant.name, folder, world.home.path, world.evidence, memory=True)
+        if mutant.name in PLACES and self._planted is not None:
+            # One process carries all of them.
+            return self._planted
         home, evidence = self.honest()
         twice = isinstance(mutant, Mutant) and mutant.twice
-        return self._handed_over(mutant.name, folder, home, evidence, memory=mutant.side is Side.MEMORY, twice=twice)
+        memory = mutant.side is Side.MEMORY
+        scene = self._handed_over(mutant.name, folder, home, evidence, memory=memory, twice=twice)
+        if mutant.name in PLACES:
+            self._planted = scene
+        return scene
 
     def twin(self, *, memory: bool) -> Report:
         """The verdict on the honest relay, which holds the PIN key against it as well."""
         home, evidence = self.honest()
         folder = self._fresh("twin")
         # The one at rest is the twin of those as well that are asked twice.
-        return self._handed_over("honest", folder, home, evidence, memory=memory, twice=not memory).served.audit()
+        scene = self._handed_over("honest", folder, home, evidence, memory=memory, twice=not memory)
+        return scene.served.audit(TWIN_SEARCH if memory else None)
 
     def _fresh(self, name: str) -> Path:
         self._count += 1
@@ -258,14 +273,15 @@ def _run_one(laboratory: Laboratory, mutant: Mutant) -> ControlResult:
     try:
         scene = laboratory.serve(mutant)
         proof = mutant.proof(scene)
-        report = scene.served.audit()
+        report = scene.served.audit(key_search_of(scene, mutant.name))
+        problem = plants_of(scene, mutant.name).missed(report) if mutant.name in PLACES else ""
     except (BlindpostError, OSError, subprocess.SubprocessError) as error:
         problem = f"{type(error).__name__}: {error}"
         return ControlResult(mutant.name, mutant.check, problem=problem, seconds=time.monotonic() - started_s)
     outcome = next(outcome for outcome in report.outcomes if outcome.about.check_id == mutant.check)
     finding = str(outcome.findings[0]) if outcome.findings else ""
     seconds = time.monotonic() - started_s
-    return ControlResult(mutant.name, mutant.check, report.failed, finding, proof, seconds=seconds)
+    return ControlResult(mutant.name, mutant.check, report.failed, finding, proof, problem=problem, seconds=seconds)
 
 
 def _with_twin(result: ControlResult, passing: frozenset[str]) -> ControlResult:
@@ -286,9 +302,9 @@ def _twin_of(name: str) -> str:
     return _TWINS[1] if mutant.side is Side.MEMORY else _TWINS[0]
 
 
-async def _talked(folder: Path, cheat: Cheat | None = None) -> World:
+async def _talked(folder: Path, cheat: Cheat | None = None, withdrawn: int = 0) -> World:
     async with World.start(folder) as world:
-        await world.talk(cheat)
+        await world.talk(cheat, withdrawn)
     return world
 
 
@@ -300,6 +316,8 @@ def _spoils(cheat: str, evidence: Evidence) -> dict[str, object]:
         "device_seed": next(iter(evidence.secrets.values()), [("", b"")])[0][1].hex(),
         "message_keys": [opening[3].hex() for opening in evidence.openings if isinstance(opening[3], bytes)],
     }
+    if cheat in KEY_CHEATS:
+        return masked_keys(evidence, cheat)
     wanted = _KEPT_IN_MEMORY.get(cheat)
     return {name: value for name, value in spoils.items() if wanted is None or name in wanted}
 
@@ -308,6 +326,8 @@ def _command(cheat: str) -> list[str]:
     script = Path(relay_side.__file__).resolve()
     if cheat in _UNSEEN_OF_RELAYS:
         script = script.with_name("relay_unseen.py")
+    elif cheat in KEY_CHEATS:
+        script = script.with_name("relay_keys.py")
     return [sys.executable, "-P", str(script), cheat]
 
 

@@ -20,6 +20,7 @@ from client.content import Content, encode_content
 from client.outbox import Outbox
 from keys.ratchet import Ratchet
 from sim.mutants.catalogue import Side
+from sim.mutants.key_plants import far_chain_key_is_held
 from sim.mutants.outside import arrived
 from sim.mutants.proofs import CheatFailed, Proof, Scene
 from sim.world import replaced
@@ -268,6 +269,14 @@ UNSEEN: Final = (
         "a timing channel",
         "an honest relay writes at any second as well; only the clock of somebody who watches it work would tell",
         times_spell,
+    ),
+    Unseen(
+        "chain-key-out-of-reach",
+        Side.MEMORY,
+        "holds a chain key nine steps before the first message that still waits",
+        "a session key that was taken long before the messages that it opens",
+        "the search steps each candidate 8 times; each step more costs as much again for every window",
+        far_chain_key_is_held,
     ),
     Unseen(
         "text-in-nonces",

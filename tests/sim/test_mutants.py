@@ -16,6 +16,7 @@ from sim.mutants.catalogue import CATALOGUE, Mutant, Side
 from sim.mutants.client_side import CLIENT_CHEATS
 from sim.mutants.controls import ControlResult, Laboratory, run_controls
 from sim.mutants.proofs import CheatFailed, Scene
+from sim.mutants.relay_keys import PLACES
 from wire.errors import BlindpostError
 
 NAMES = [mutant.name for mutant in CATALOGUE]
@@ -97,7 +98,7 @@ def test_a_relay_that_cannot_start_is_a_problem_and_no_catch(laboratory: Laborat
 
 
 def test_every_cheat_of_the_code_is_in_the_catalogue_and_the_other_way_round() -> None:
-    cheats = {*relay_side.CHEATS, *CLIENT_CHEATS, "global-pin-key"} - {"honest"}
+    cheats = {*relay_side.CHEATS, *PLACES, *CLIENT_CHEATS, "global-pin-key"} - {"honest"}
     assert cheats == set(NAMES)
     assert len(set(NAMES)) == len(NAMES) >= 12
 

@@ -1,8 +1,9 @@
 """A handset of the historical mode: the same relay, links and receipts, but every body under the global PIN key.
 
 It speaks the whole of protocol.md section 6 through client/link.py, and has an identity like any device (`keys/`); only
-how it protects a message is of 2005: sim/historical.py, with the one key that is in all handsets. So the relay's side
-of the story stays exactly the same, and what differs between the two disclosures is where the key was.
+how it protects a message is another time's: by default sim/historical.py, with the one key that is in all handsets, or
+one of sim/generations/. So the relay's side of the story stays exactly the same, and what differs between the
+disclosures is where the key was.
 
     handset = Handset("ana@acme.example", card)
     async with handset.connected(transport):
@@ -18,6 +19,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
 
 from client.content import NO_REPLY, Kind
 from client.errors import Refused, TransportClosed
@@ -38,10 +40,10 @@ from wire.card import RelayCard
 from wire.commands import Ack, DeviceCommand, Enrol, LookUp, Submit, Subscribe
 from wire.envelope import Envelope, envelope_id_of
 from wire.errors import BlindpostError
-from wire.identity import Token, device_tag, list_hash, verify_signed_list
+from wire.identity import DeviceEntry, Token, device_tag, list_hash, verify_signed_list
 from wire.receipt import Receipt, receipt_of, verify_receipt
 
-__all__ = ["Handset"]
+__all__ = ["Handset", "PinProtection", "Protection"]
 
 # Expiry of what a handset sends, rounded up to a full hour as section 5.1 says.
 _EXPIRY_S = 7 * 86_400
@@ -52,6 +54,32 @@ _REPEAT_S = 0.25
 """How often a handset looks whether something must be repeated."""
 
 
+class Protection(Protocol):
+    """How a handset makes and reads bodies."""
+
+    def write(self, message: PinMessage, entry: DeviceEntry, entropy: Callable[[int], bytes]) -> bytes:
+        """The body of a message for the device of that entry."""
+
+    def read(self, body: bytes, device: DeviceKeys) -> PinMessage:
+        """The message in a body that came to that device.
+
+        Raises:
+            FormatError: it does not open.
+        """
+
+
+class PinProtection:
+    """The global PIN key."""
+
+    def write(self, message: PinMessage, entry: DeviceEntry, entropy: Callable[[int], bytes]) -> bytes:
+        """Scrambled under the key that all handsets have; whom it is for makes no difference."""
+        return write_message(message, entropy)
+
+    def read(self, body: bytes, device: DeviceKeys) -> PinMessage:
+        """Unscrambled."""
+        return read_message(body)
+
+
 class Handset:
     """One person's phone.
 
@@ -59,14 +87,22 @@ class Handset:
         account: the person's address.
         card: the relay's card.
         entropy: gives random bytes.
+        protection: how bodies are made and read; the global PIN key if not given.
     """
 
-    def __init__(self, account: str, card: RelayCard, entropy: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(
+        self,
+        account: str,
+        card: RelayCard,
+        entropy: Callable[[int], bytes] = os.urandom,
+        protection: "Protection | None" = None,
+    ) -> None:
         self.account = account
         self.received: list[PinMessage] = []
         self.receipts: list[Receipt] = []
         self._card = card
         self._entropy = entropy
+        self._protection = PinProtection() if protection is None else protection
         self._account_key = AccountKey.generate(entropy)
         self.device = DeviceKeys.generate(entropy)
         self._link = Link(card, [self.device.signing], entropy)
@@ -135,7 +171,7 @@ class Handset:
         for entry in verify_signed_list(found.signed_list).devices:
             token = self._entropy(16)
             message = PinMessage(token, int(kind), message_id, sent_ms, NO_REPLY, (self.account, *audience), payload)
-            body = write_message(message, self._entropy)
+            body = self._protection.write(message, entry, self._entropy)
             envelopes.append(Envelope(entry.mailbox, envelope_id_of(token), expiry, body))
         hashed = list_hash(found.signed_list)
         event = await self._ask(lambda ref: Submit(ref, account, hashed, tuple(envelopes)))
@@ -198,7 +234,7 @@ class Handset:
             case DoneEvent(ref) | DirectoryEvent(ref) | RefusedEvent(ref):
                 self._answer(ref, event)
             case DeliveryEvent(mailbox, envelopes):
-                messages = [read_message(envelope.body) for envelope in envelopes]
+                messages = [self._protection.read(envelope.body, self.device) for envelope in envelopes]
                 fresh = [message for message in messages if message.token not in self._seen]
                 self._seen.update(message.token for message in fresh)
                 self.received.extend(fresh)

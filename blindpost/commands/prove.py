@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from blindpost.parser import Parser, Subparsers, add_family
-from blindpost.proving import completeness, controls, evidence, game, stolen_keys
+from blindpost.proving import completeness, controls, evidence, game, generations, stolen_keys
 
 __all__ = ["EXPERIMENTS", "add_commands"]
 
@@ -15,6 +15,7 @@ EXPERIMENTS: Final[tuple[Callable[["Subparsers[Parser]"], None], ...]] = (
     evidence.add_command_to,
     stolen_keys.add_seizure_to,
     stolen_keys.add_harvest_to,
+    generations.add_command_to,
 )
 """What adds each command, in the order in which `prove all` runs them; what they run is loaded when it runs."""
 

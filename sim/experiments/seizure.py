@@ -37,7 +37,7 @@ from sim.world import PASSPHRASE, World, replaced
 from wire.errors import BlindpostError
 from wire.limits import KEY_BYTES
 
-__all__ = ["Outcome", "run"]
+__all__ = ["Adversary", "Outcome", "run"]
 
 _PEER: Final = "ana@acme.example"
 _VICTIM: Final = "bilal@acme.example"
@@ -198,7 +198,7 @@ async def _seized(folder: Path, rounds: int) -> Outcome:
         for number in range(rounds):
             await _both(world, f"after, {number}")
         bodies = list(kept.bodies)
-    adversary = _Adversary(folder / "seized", {box for box, who in mailboxes.items() if who == _VICTIM})
+    adversary = Adversary(folder / "seized", {box for box, who in mailboxes.items() if who == _VICTIM})
     opened = adversary.attack([recorded for recorded in bodies if mailboxes[recorded.mailbox] in {_PEER, _VICTIM}])
     places = [at for at, recorded in enumerate(bodies) if recorded.envelope_id in opened]
     return Outcome(
@@ -224,8 +224,13 @@ async def _both(world: World, text: str) -> None:
 # ---- the adversary
 
 
-class _Adversary:
-    """Whoever has the copy of the home, and its passphrase."""
+class Adversary:
+    """Whoever has the copy of the home, and its passphrase.
+
+    Args:
+        home: the copy.
+        mailboxes: the device's own.
+    """
 
     def __init__(self, home: Path, mailboxes: set[bytes]) -> None:
         self._mailboxes = mailboxes

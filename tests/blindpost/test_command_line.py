@@ -60,6 +60,7 @@ prove completeness
 prove evidence
 prove seizure
 prove harvest
+prove generations
 bench
 """
 

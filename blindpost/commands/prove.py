@@ -4,15 +4,28 @@ from collections.abc import Callable
 from typing import Final
 
 from blindpost.parser import Parser, Subparsers, add_family
-from blindpost.proving import completeness, controls, evidence, game, generations, stolen_keys
+from blindpost.proving import (
+    completeness,
+    controls,
+    erased,
+    evidence,
+    game,
+    generations,
+    keysearch,
+    noninterference,
+    stolen_keys,
+)
 
 __all__ = ["EXPERIMENTS", "add_commands"]
 
 EXPERIMENTS: Final[tuple[Callable[["Subparsers[Parser]"], None], ...]] = (
     controls.add_command_to,
+    keysearch.add_command_to,
+    noninterference.add_command_to,
     game.add_command_to,
     completeness.add_command_to,
     evidence.add_command_to,
+    erased.add_command_to,
     stolen_keys.add_seizure_to,
     stolen_keys.add_harvest_to,
     generations.add_command_to,

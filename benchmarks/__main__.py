@@ -1,6 +1,7 @@
 """`python -m benchmarks NAME …`: one benchmark by its name; `--help` after a name tells its options."""
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -37,5 +38,11 @@ def main(argv: Sequence[str]) -> int:
     return status
 
 
+def _end(number: int, frame: object) -> None:
+    sys.exit(128 + number)
+
+
 if __name__ == "__main__":
+    # As an exit, so that servers and load are ended too.
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(main(sys.argv[1:]))

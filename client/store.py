@@ -8,7 +8,7 @@ Rules:
 
 * one step, one transaction: what a step puts and deletes becomes durable together (WAL, `synchronous = FULL`), or none
   of it; only after the step has returned may a packet leave that rests on it;
-* deleted is erased: `secure_delete`, and the WAL is truncated after each 64 steps and at the close;
+* deleted is erased: `secure_delete`, and the WAL is truncated after each 64 steps, at the close and at the opening;
 * one process on one home (a file lock), for the life of the store;
 * a restored or copied home is noticed where the device itself can notice it: a counter moves at every open and close,
   in the row `GENERATION` and in a marker file beside the database. The row also names what no copy carries over: the
@@ -139,6 +139,8 @@ class Store:
             self._connection = _connected(home / DATABASE)
             self.rolled_back = self._restored = self._check_generation()
             self._move_generation()
+            # What was erased before a kill still lies in the log that the kill left.
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
             os.close(self._lock)
             raise HomeInvalid(f"{DATABASE}: {error}") from None

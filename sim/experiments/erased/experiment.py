@@ -1,0 +1,133 @@
+"""The experiment: everything that could keep an erased envelope is searched, and each twin must be found out."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from relay.store.protocol import CHECKPOINT_COMMITS
+from sim.experiments.erased.brokers import BROKERS, Kept, is_there, kept_by
+from sim.experiments.erased.homes import (
+    WAYS,
+    KeptLog,
+    NotSecure,
+    after_kill,
+    commits_until_erased,
+    device_steps_until_erased,
+    erased_by,
+)
+from sim.experiments.erased.process import MOMENTS
+from sim.experiments.erased.raw import RUN_BYTES
+from sim.experiments.result import Control, Figure, Result
+
+__all__ = ["DEVICE_STEPS", "Progress", "run"]
+
+Progress = Callable[[str, int, int], None]
+DEVICE_STEPS: Final = 64
+"""The stated bound of a device's home, in steps (client/store.py)."""
+_TWINS: Final = (
+    ("secure_delete off", NotSecure, "deletes rows and does not overwrite them"),
+    ("log kept", KeptLog, "never empties its write-ahead log"),
+)
+
+
+def run(progress: Progress | None = None, brokers: tuple[str, ...] = BROKERS) -> Result:
+    """Search the files of relay, device and brokers.
+
+    Args:
+        progress: called with what is done, how many steps have ended, and how many there are.
+        brokers: those to run, of `BROKERS`; one that is not installed is told as a limit.
+    """
+    present = [name for name in brokers if is_there(name)]
+    total, done = 2 + len(_TWINS) + 2 * len(MOMENTS) + len(present), 0
+
+    def ended(what: str) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(what, done, total)
+
+    evidence: list[str] = []
+    figures: list[Figure] = []
+    controls: list[Control] = []
+    with tempfile.TemporaryDirectory(prefix="blindpost-erased-") as name:
+        folder = Path(name)
+
+        def fresh(what: str) -> Path:
+            made = folder / what.replace(" ", "-")
+            made.mkdir()
+            return made
+
+        left = erased_by(fresh("relay"))
+        ended("the relay at work")
+        for way in WAYS:
+            figures.append(Figure(f"windows of an envelope left once {way}", sum(left[way].values())))
+            evidence += [f"{way}: {count} windows in {file}" for file, count in left[way].items()]
+        for twin, store, cheat in _TWINS:
+            of_twin = erased_by(fresh(twin), store)
+            found = {file for way in WAYS for file in of_twin[way]}
+            caught = all(of_twin[way] for way in WAYS)
+            controls.append(Control(twin, cheat, caught, f"found in {', '.join(sorted(found)) or 'no file'}"))
+            ended(twin)
+        for kind, count, bound in (
+            ("commits of the relay", commits_until_erased(fresh("commits")), CHECKPOINT_COMMITS),
+            ("steps of a device", device_steps_until_erased(fresh("steps")), DEVICE_STEPS),
+        ):
+            figures.append(Figure(f"{kind} until erased, at most {bound}", count))
+            if count > bound:
+                evidence.append(f"{count} {kind} until erased, the bound is {bound}")
+        ended("by the count")
+        for what in ("relay", "device"):
+            for moment in MOMENTS:
+                _after_kill(what, moment, fresh(f"{what} {moment}"), figures, evidence, controls)
+                ended(f"{what}, killed {moment}")
+        for broker in present:
+            _of_broker(broker, kept_by(broker, fresh(broker)), figures, evidence, controls)
+            ended(broker)
+    return Result(
+        experiment="erased",
+        claim="C3",
+        statement=(
+            f"After ack, withdrawal or expiry no run of {RUN_BYTES} bytes of an envelope is left in the relay's home "
+            f"within 1 second or {CHECKPOINT_COMMITS} commits, nor of an erased row in a device's within "
+            f"{DEVICE_STEPS} steps, nor once either is open again after kill -9; and no broker keeps a packet."
+        ),
+        held=not evidence,
+        parameters={"brokers": ", ".join(present) or "none"},
+        figures=tuple(figures),
+        controls=tuple(controls),
+        limits=(
+            "below the file system: what a flash disk, a snapshot or a swap area keeps",
+            f"runs shorter than {RUN_BYTES} bytes; the audit counts such page residue and bounds it",
+            "memory of the processes, and copies that somebody made before the erasure, disclosures among them",
+            "a device that is idle keeps erased rows, sealed, until its next 64 steps, or until it is closed or opened",
+            *(f"{name}: is not installed here" for name in brokers if name not in present),
+        ),
+        evidence=tuple(evidence),
+    )
+
+
+def _after_kill(
+    what: str, moment: str, folder: Path, figures: list[Figure], evidence: list[str], controls: list[Control]
+) -> None:
+    killed, opened = after_kill(what, moment, folder)
+    if moment == MOMENTS[0]:
+        # Nothing was erased: the same search finds it, which is what makes the other two say something.
+        how = "what was not erased is found" if opened else "the search is blind"
+        controls.append(Control(f"{what}, killed {moment}", "is killed before the erasure is durable", opened > 0, how))
+        return
+    figures.append(Figure(f"windows left by a {what} killed {moment}, once open again", opened))
+    if opened:
+        evidence.append(f"{what} killed {moment}: {opened} windows left once it is open again")
+    if not killed:
+        evidence.append(f"{what} killed {moment}: nothing was left by the kill, so that this shows nothing")
+
+
+def _of_broker(broker: str, kept: Kept, figures: list[Figure], evidence: list[str], controls: list[Control]) -> None:
+    figures.append(Figure(f"windows of packets in the directory of {broker}", sum(kept.left.values())))
+    evidence += [f"{broker}: {count} windows of packets in {file}" for file, count in kept.left.items()]
+    if not kept.packets:
+        evidence.append(f"{broker}: no packet was seen, so that this shows nothing")
+    how = f"found in {', '.join(sorted(kept.twin))}" if kept.twin else "not found"
+    cheat = "remembers a session at QoS 1, and keeps a copy for the device that is away"
+    controls.append(Control(f"{broker}, QoS 1", cheat, bool(kept.twin), how))

@@ -13,6 +13,7 @@ from html import escape
 from typing import Final
 
 from audit.outcome import Outcome, Status
+from audit.report_keysearch import key_search_html
 from audit.report_style import STYLE
 from audit.report_text import time_text
 from audit.schema import ByteClass
@@ -57,6 +58,8 @@ def _page(report: Report) -> Iterator[str]:
     yield from _findings(report)
     yield from _messages(report)
     yield from _account(report)
+    if report.key_coverage is not None:
+        yield from key_search_html(report.key_coverage)
     yield from _checks(report)
     yield from _leakage(report)
     yield from _controls(report)

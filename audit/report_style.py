@@ -50,6 +50,10 @@ figcaption span{color:var(--soft);font-variant-numeric:tabular-nums}
 .c-format{fill:var(--format)}
 .c-residue{fill:var(--residue)}
 .c-unexplained{fill:var(--alien)}
+.c-tried{fill:var(--keys)}
+.c-repeated{fill:var(--log)}
+.c-regular{fill:var(--format)}
+.bar.thin{height:18px}
 table{border-collapse:collapse;width:100%;font-size:.9rem}
 th,td{text-align:left;padding:.42rem .7rem .42rem 0;border-bottom:1px solid var(--line);vertical-align:top;
 overflow-wrap:anywhere}

@@ -15,26 +15,25 @@ from benchmarks.servers import relay_server
 from tests.relay.running import PROJECT
 
 PLANTED = """
-import copy
-from relay.core.delivery import Deliveries
+from relay.core.outbox import Outbox
+from wire.commands import Delivered
 
-honest = Deliveries._send
+honest = Outbox.delivery
 
-def loses(self, sub, held, body):
-    if held.number != 2:
-        honest(self, sub, held, body)
+def loses(self, mailbox, one):
+    if one.number != 2:
+        honest(self, mailbox, one)
 
-def doubles(self, sub, held, body):
-    honest(self, sub, held, body)
-    if held.number == 2:
-        again = copy.copy(held)
-        again.number = 1_000
-        honest(self, sub, again, body)
+def doubles(self, mailbox, one):
+    honest(self, mailbox, one)
+    if one.number == 2:
+        honest(self, mailbox, Delivered(1_000, one.envelope_id, one.expiry, one.body))
 
-def changes(self, sub, held, body):
-    honest(self, sub, held, body[:-1] + bytes((body[-1] ^ 1,)) if held.number == 2 else body)
+def changes(self, mailbox, one):
+    body = one.body[:-1] + bytes((one.body[-1] ^ 1,)) if one.number == 2 else one.body
+    honest(self, mailbox, Delivered(one.number, one.envelope_id, one.expiry, body))
 
-Deliveries._send = CHEAT
+Outbox.delivery = CHEAT
 """
 
 

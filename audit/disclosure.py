@@ -49,6 +49,7 @@ RANGES = "memory/ranges.msgpack"
 IMAGE = "memory/image.bin"
 REQUIRED = (CARD, CONFIG, LOG, STORE)
 MEMORY = (IMAGE, MAPS, RANGES)
+LARGE = frozenset({STORE, LOG, IMAGE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +128,9 @@ class Disclosure:
             state = os.fstat(file)
             if not stat.S_ISREG(state.st_mode):
                 self.problems.append(Problem(printable(path), "is no regular file; not opened"))
-            elif state.st_size > self.file_bytes_max:
+            elif state.st_size > (bytes_max := self._bytes_max(path)):
                 self.too_large.append(
-                    Problem(printable(path), f"{state.st_size:,} bytes, at most {int(self.file_bytes_max):,} are read")
+                    Problem(printable(path), f"{state.st_size:,} bytes, at most {int(bytes_max):,} are read")
                 )
             else:
                 view = self.files[path] = FileView(file, state.st_size, printable(path))
@@ -139,6 +140,10 @@ class Disclosure:
             os.close(file)
             raise
         os.close(file)
+
+    def _bytes_max(self, path: str) -> float:
+        """Only what grows with traffic may be large."""
+        return self.file_bytes_max if path in LARGE else min(self.file_bytes_max, SMALL_FILE_BYTES_MAX)
 
     def small(self, path: str) -> bytes:
         """Return the whole content of a file that has no reason to be large.

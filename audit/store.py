@@ -151,7 +151,8 @@ def _joined(values: Sequence[int | str | bytes]) -> tuple[bytes, list[int]]:
 
 def _value_bytes(value: int | str | bytes) -> bytes:
     if isinstance(value, int):
-        return value.to_bytes((value.bit_length() + 7) // 8, "big")
+        # Row numbers may be negative in a store that means no good.
+        return (value % 2**64).to_bytes((value.bit_length() + 7) // 8 if value >= 0 else 8, "big")
     return value.encode() if isinstance(value, str) else value
 
 
@@ -296,12 +297,18 @@ class _TableReader:
                     shape.texts.append(position)
         return shape
 
-    def _keep(self, cell: Cell, values: list[int | bytes], shape: _Shape) -> None:
+    def _take_room(self, rowid: int) -> None:
+        """Count what a row takes, and look at its number."""
         self._bytes_left -= self._row_bytes
         if self._bytes_left < 0:
             raise BoundError(
                 "store", f"more rows than {ROWS_BYTES_MAX // 2**20} MiB hold, of which the verifier keeps what it needs"
             )
+        if rowid < 1:
+            _problem(self._store, f"{self._table} row {rowid}: rows are counted from 1")
+
+    def _keep(self, cell: Cell, values: list[int | bytes], shape: _Shape) -> None:
+        self._take_room(cell.rowid)
         pieces = cell.pieces
         if self._table == "envelopes":
             start, end = shape.spans[-1]
@@ -314,11 +321,7 @@ class _TableReader:
 
     def _keep_odd(self, row: Row) -> None:
         """Keep a row that was looked at column by column."""
-        self._bytes_left -= self._row_bytes
-        if self._bytes_left < 0:
-            raise BoundError(
-                "store", f"more rows than {ROWS_BYTES_MAX // 2**20} MiB hold, of which the verifier keeps what it needs"
-            )
+        self._take_room(row.rowid)
         values = [value.encode() if isinstance(value, str) else value for value in row.values[1:] if value is not None]
         for column, value in zip(self._columns or (), values, strict=True):
             if not isinstance(value, int):

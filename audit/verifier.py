@@ -20,7 +20,7 @@ from audit.checks.signed_manifest import FILES
 from audit.disclosure import FILE_BYTES_MAX, Disclosure, printable
 from audit.errors import AuditError, BoundError, UnreadableError
 from audit.keysearch import KeySearchSettings
-from audit.leakage import leakage_of
+from audit.leakage import Leakage, leakage_of
 from audit.material import Material, OrderTimes, RelayCard, load, read_card, read_material, read_order_times
 from audit.outcome import Outcome
 from audit.verdict import Control, Report
@@ -112,12 +112,20 @@ def _tell_changed(disclosure: Disclosure, outcomes: list[Outcome]) -> None:
                 )
 
 
+def _leakage_of(case: Case) -> Leakage:
+    """Empty if the store can no longer be read; that it cannot is told already."""
+    try:
+        return leakage_of(case)
+    except AuditError:
+        return Leakage()
+
+
 def _report(case: Case, outcomes: list[Outcome], controls: Sequence[Control] | None, duration_s: float) -> Report:
     known = case.manifest.relay_id if case.manifest else case.card.relay_id if case.card else None
     report = Report(
         outcomes=tuple(outcomes),
         accounts=dict(case.accounts),
-        leakage=leakage_of(case),
+        leakage=_leakage_of(case),
         relay_id=known.hex() if known else "unknown",
         taken_at=case.taken_at,
         file_sizes={path: len(view) for path, view in sorted(case.disclosure.files.items())},

@@ -4,6 +4,7 @@ and 9).
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Final
 
@@ -43,7 +44,7 @@ def check(case: Case, outcome: Outcome) -> None:
         if row.seq not in case.headers:
             outcome.fail(f"commit {row.seq}", str(case.problems.get(f"commit {row.seq}", "malformed")))
     _check_chain(case, outcome, rows)
-    used: dict[tuple[int, int], str] = {}
+    used = _Leaves({row.seq: len(row.blob("leaves")) // 32 for row in rows})
     _check_live(case, outcome, used)
     _check_tombstones(case, outcome, used)
     _check_leaves(case, outcome, used)
@@ -140,7 +141,7 @@ def _check_rotated(case: Case, outcome: Outcome) -> None:
             outcome.fail(f"commit {header.index}", "is not the one that the key's rotation names as the old key's last")
 
 
-def _check_live(case: Case, outcome: Outcome, used: dict[tuple[int, int], str]) -> None:
+def _check_live(case: Case, outcome: Outcome, used: _Leaves) -> None:
     """Each live row's leaf is recomputed from its very body; a swapped body shows here."""
     assert case.store is not None
     leaves = {row.seq: row.blob("leaves") for row in case.store.tables["commits"]}
@@ -159,7 +160,7 @@ def _check_live(case: Case, outcome: Outcome, used: dict[tuple[int, int], str]) 
             )
 
 
-def _check_tombstones(case: Case, outcome: Outcome, used: dict[tuple[int, int], str]) -> None:
+def _check_tombstones(case: Case, outcome: Outcome, used: _Leaves) -> None:
     assert case.store is not None
     counts = {index: header.leaf_count for index, header in case.headers.items()}
     by_reason = dict.fromkeys((REASON_ACKED, REASON_WITHDRAWN, REASON_CLOSED), 0)
@@ -195,13 +196,36 @@ def _check_tombstones(case: Case, outcome: Outcome, used: dict[tuple[int, int], 
     )
 
 
-def _use(used: dict[tuple[int, int], str], index: int, leaf: int, where: str, outcome: Outcome) -> None:
-    if (index, leaf) in used:
-        outcome.fail(where, f"claims leaf {leaf} of commit {index}, as {used[index, leaf]} does")
-    used[index, leaf] = where
+class _Leaves:
+    """Which row claims which leaf: 8 bytes a leaf. Envelopes have positive numbers, tombstones negative ones."""
+
+    def __init__(self, counts: dict[int, int]) -> None:
+        # As many as are really there: a header may claim 2^32 of them.
+        self._claims = {index: array("q", bytes(8 * count)) for index, count in counts.items()}
+
+    def claim(self, index: int, leaf: int, seq: int) -> int:
+        """Claim a leaf; return who had claimed it, or 0."""
+        claims = self._claims.get(index)
+        if claims is None or not 0 <= leaf < len(claims):
+            # There is no such leaf, which is found where leaves are compared.
+            return 0
+        before, claims[leaf] = claims[leaf], seq
+        return before
+
+    def unclaimed(self, index: int, count: int) -> list[int]:
+        """Which of a commit's first leaves nobody claims."""
+        return [leaf for leaf, seq in enumerate(self._claims[index][:count]) if not seq]
 
 
-def _check_leaves(case: Case, outcome: Outcome, used: dict[tuple[int, int], str]) -> None:
+def _use(used: _Leaves, index: int, leaf: int, where: str, outcome: Outcome) -> None:
+    table, _, seq = where.rpartition(" row ")
+    before = used.claim(index, leaf, int(seq) if table == "envelopes" else -int(seq))
+    if before:
+        other = f"envelopes row {before}" if before > 0 else f"tombstones row {-before}"
+        outcome.fail(where, f"claims leaf {leaf} of commit {index}, as {other} does")
+
+
+def _check_leaves(case: Case, outcome: Outcome, used: _Leaves) -> None:
     """A leaf that neither a row nor a tombstone explains can only have expired.
 
     Senders round expiries up to full hours (section 5.1), so a leaf cannot have expired if no full hour has passed
@@ -216,7 +240,7 @@ def _check_leaves(case: Case, outcome: Outcome, used: dict[tuple[int, int], str]
             continue
         # The leaves that are really there: a header may claim 2^32 of them.
         stored = min(header.leaf_count, len(row.blob("leaves")) // 32)
-        missing = [leaf for leaf in range(stored) if (index, leaf) not in used]
+        missing = used.unclaimed(index, stored)
         unknown += len(missing)
         if missing and case.taken_at is not None and not _hour_between(header.time_ms // 1000, case.taken_at):
             shown = ", ".join(str(leaf) for leaf in missing[:LEAVES_SHOWN])

@@ -54,6 +54,8 @@ WORK_BYTES: Final = 2 * 1024 * 1024
 """What one piece of work has to look at."""
 HITS_MAX: Final = 1_000
 """Kept of one piece of work."""
+DISTINCT_MIN: Final = 12
+"""A key drawn at random has fewer different bytes with a probability of 1e-16, so it is none."""
 BATCH_WINDOWS: Final = 8_192
 _PERSON: Final = b"bp1-message"
 _TABLE_BITS: Final = 24
@@ -131,7 +133,7 @@ class _Searcher:
     def __init__(self, case: Case, private_max: float) -> None:
         self._case = case
         self._commitments = _Commitments(case)
-        self._public_keys = known_public_keys(case)
+        self.public_keys = known_public_keys(case)
         self._private_max = private_max
 
     def search(self, work: _Work) -> _Done:
@@ -192,9 +194,11 @@ class _Searcher:
         done.private_left_out += count - allowed
         for i in range(allowed):
             window = data[i : i + KEY_BYTES]
+            if len(set(window)) < DISTINCT_MIN:
+                continue
             for public in (bindings.crypto_scalarmult_base(window), bindings.crypto_sign_seed_keypair(window)[0]):
-                if public in self._public_keys:
-                    done.add(offset + step * i, window, f"the private half of {self._public_keys[public]}")
+                if public in self.public_keys:
+                    done.add(offset + step * i, window, f"the private half of {self.public_keys[public]}")
 
 
 def _cut(data: bytes, start: int, end: int) -> list[bytes]:
@@ -238,7 +242,7 @@ def check(case: Case, outcome: Outcome) -> None:
             if count:
                 outcome.miss(f"{path}: {count:,} candidates for {what}, beyond the bound of {bound:,}; {THOROUGH}")
     windows, private = sum(done.windows for done in results), sum(done.private for done in results)
-    commitments, public_keys = len(case.store.envelopes) if case.store else 0, len(known_public_keys(case))
+    commitments, public_keys = len(case.store.envelopes) if case.store else 0, len(searcher.public_keys)
     outcome.figures.update(
         {
             "candidates as message keys": windows,

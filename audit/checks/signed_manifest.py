@@ -89,7 +89,7 @@ def check_files(case: Case, outcome: Outcome) -> None:
     for problem in disclosure.too_large:
         outcome.miss(f"{problem.path}: {problem.text}; {THOROUGH}")
     allowed = {*names.REQUIRED, *names.MEMORY}
-    present = set(disclosure.files) - {names.MANIFEST}
+    present = {*disclosure.files, *(problem.path for problem in disclosure.too_large)} - {names.MANIFEST}
     for path in sorted(present - allowed):
         outcome.fail(printable(path), "is no file that a disclosure may have")
     if manifest is None:
@@ -112,6 +112,8 @@ def check_files(case: Case, outcome: Outcome) -> None:
     elif len(memory) < len(names.MEMORY):
         outcome.miss(f"{', '.join(path for path in names.MEMORY if path not in listed)}: a memory image has all three")
     for file in manifest.files:
+        if file.path in {problem.path for problem in disclosure.too_large}:
+            continue
         if file.path not in disclosure.files:
             outcome.miss(f"{printable(file.path)}: the manifest names it, and it is not here")
         elif len(disclosure.files[file.path]) != file.size:

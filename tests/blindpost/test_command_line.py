@@ -55,9 +55,12 @@ order wholesale
 volunteer
 audit
 prove controls
+prove keysearch
+prove noninterference
 prove game
 prove completeness
 prove evidence
+prove erased
 prove seizure
 prove harvest
 prove generations

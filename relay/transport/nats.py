@@ -7,9 +7,9 @@ Rules:
 - a lost server is looked for again without end, with a doubled, capped and jittered pause; meanwhile what is sent is
   dropped and counted, since the core repeats deliveries and devices repeat commands;
 - the connection, its handshake and TLS are nats-py's, but for its own reconnecting. Messages do not take its way:
-  `_ArrivalParser` puts them where `receive` takes batches, and `send` writes a batch at once and waits until the socket
-  has taken most of it, which is the backpressure. To receive a packet of 1,300 bytes and send it on takes 2.9 µs of CPU
-  so, and 6.8 with nats-py's callbacks and `publish`;
+  `_Arrivals` cuts them out of what the socket gave and puts them where `receive` takes batches, and `send` writes a
+  batch at once and waits until the socket has taken most of it, which is the backpressure. To receive a packet of 1,300
+  bytes and send it on takes 2.9 µs of CPU so, and 6.8 with nats-py's callbacks and `publish`;
 - a server that announces a longer message than a frame can be, or an endless line, gets no memory for it;
 - a server that says `tls://` and then offers no TLS, or lets the relay not subscribe, counts as lost.
 """
@@ -67,22 +67,36 @@ class _NotUsable(nats.errors.Error):
     """The server is there, but not as the address or the relay needs it."""
 
 
-class _ArrivalParser(Parser):
-    """nats-py's parser, but for messages: these are cut out of what the socket gave and handed on at once.
+class _LineParser(Parser):
+    """nats-py's parser, given whole lines: one that it leaves over is none of NATS."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take lines.
+
+        Raises:
+            nats.errors.ProtocolError: they are not NATS.
+        """
+        await super().parse(data)
+        if self.buf:
+            raise nats.errors.ProtocolError
+
+
+class _Arrivals:
+    """Messages are cut out of what the socket gave, and handed on at once; other lines, whole, are nats-py's.
 
     Args:
-        client: whose parser it is.
         arrived: called with the subject and the payload of each message.
+        lines: called with every other line.
     """
 
-    def __init__(self, client: Client, arrived: Callable[[bytes, bytes], None]) -> None:
-        super().__init__(client)
+    def __init__(self, arrived: Callable[[bytes, bytes], None], lines: Callable[[bytes], None]) -> None:
         self._arrived = arrived
+        self._lines = lines
         self._chunks: list[bytes] = []
         self._have = 0
         self._need = 0
 
-    async def parse(self, data: bytes = b"") -> None:
+    def feed(self, data: bytes) -> None:
         """Take what the socket gave.
 
         Raises:
@@ -112,9 +126,7 @@ class _ArrivalParser(Parser):
                 self._arrived(words[1], whole[start + headers_bytes : end])
                 position = end + 2
             else:
-                await super().parse(whole[position:start])
-                if self.buf:
-                    raise nats.errors.ProtocolError
+                self._lines(whole[position:start])
                 position = start
         rest = whole[position:]
         self._chunks = [rest] if rest else []
@@ -269,7 +281,7 @@ class Transport:
     async def _connect(self) -> None:
         """One connection, from CONNECT until it is lost."""
         client = Client()
-        client._ps = _ArrivalParser(client, self.arrived)
+        client._ps = _LineParser(client)
         refusals: list[Exception] = []
 
         async def note(error: Exception) -> None:
@@ -290,6 +302,7 @@ class Transport:
             if self._address.tls:
                 _check_tls(client)
             refusals.clear()
+            _divert(client, self.arrived)
             await client.subscribe(f"{self._prefix.decode()}*.up")
             # nats-py writes a PING past what it has queued: the answer would come before the subscription is judged.
             await client._flush_pending(force_flush=True)
@@ -306,6 +319,34 @@ class Transport:
         finally:
             self._client = None
             await _end(client)
+
+
+def _divert(client: Client, arrived: Callable[[bytes, bytes], None]) -> None:
+    """Let messages go where they are wanted as the socket gives them; nats-py's stream would copy them thrice, and
+    wake its task for each read.
+    """
+    transport = client._transport
+    reader = transport._io_reader if isinstance(transport, TcpTransport) else None
+    if reader is None:
+        raise _NotUsable
+    stream = reader
+    arrivals = _Arrivals(arrived, stream.feed_data)
+
+    def take(data: bytes) -> None:
+        if stream.exception() is not None:
+            return
+        try:
+            arrivals.feed(bytes(data))
+        except nats.errors.ProtocolError as error:
+            stream.set_exception(error)
+
+    # What came before this and was not read yet.
+    waiting: bytearray = stream._buffer  # type: ignore[attr-defined]
+    before = bytes(waiting)
+    waiting.clear()
+    stream.feed_data = take  # type: ignore[method-assign, assignment]
+    if before:
+        take(before)
 
 
 def _check_tls(client: Client) -> None:

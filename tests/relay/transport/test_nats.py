@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from relay.transport import nats as subject
 from relay.transport.address import BrokerAddress
 from relay.transport.inbox import PACKETS_MAX
-from relay.transport.nats import LINE_BYTES_MAX, PAYLOAD_BYTES_MAX, Transport, _ArrivalParser
+from relay.transport.nats import LINE_BYTES_MAX, PAYLOAD_BYTES_MAX, Transport, _Arrivals, _LineParser
 from tests.relay.running import WAIT_S, nats_server, until
 from wire.limits import FRAME_BYTES_MAX
 
@@ -124,11 +124,13 @@ async def test_messages_are_read_whole_however_the_stream_is_cut(
             "H": b"+OK\r\nHMSG %b 1 reply 12 %d\r\nNATS/1.0\r\n\r\n%b\r\n" % (name, 12 + size, payload),
         }[form]
     got: list[tuple[bytes, bytes]] = []
-    parser = _ArrivalParser(Client(), lambda name, payload: got.append((name, payload)))
+    lines: list[bytes] = []
+    arrivals = _Arrivals(lambda name, payload: got.append((name, payload)), lines.append)
     for part in cut(stream, places):
-        await parser.parse(part)
+        arrivals.feed(part)
     assert got == [(name, payload) for name, payload, _ in messages]
-    assert parser._have == 0
+    assert lines == [b"+OK\r\n" for _, _, form in messages if form in "rH"]
+    assert arrivals._have == 0
 
 
 @pytest.mark.parametrize(
@@ -147,9 +149,11 @@ async def test_messages_are_read_whole_however_the_stream_is_cut(
     ],
 )
 async def test_what_is_no_nats_or_too_long_is_given_up(stream: bytes) -> None:
-    parser = _ArrivalParser(Client(), lambda name, payload: None)
+    lines: list[bytes] = []
+    arrivals, parser = _Arrivals(lambda name, payload: None, lines.append), _LineParser(Client())
     with pytest.raises(nats.errors.ProtocolError):
-        await parser.parse(stream)
+        arrivals.feed(stream)
+        await parser.parse(b"".join(lines))
 
 
 async def test_a_server_that_sends_nonsense_is_left_and_found_again() -> None:

@@ -14,6 +14,7 @@ NAMES = {
     "store": ("benchmarks.store", "SQLite beside LMDB, and what erasure costs"),
     "scale": ("benchmarks.scale", "cost of a message from a thousand to a million stored envelopes and mailboxes"),
     "audit": ("benchmarks.audit", "time and memory of the verifier by the size of the disclosure"),
+    "keysearch": ("benchmarks.keysearch", "windows a second of the verifier's search for keys, by kind"),
     "fairness": ("benchmarks.fairness", "the latency of everybody else while one misbehaves"),
     "soak": ("benchmarks.soak", "a steady rate for as long as is asked: what grows"),
     "plot": ("benchmarks.plot", "the plot and the page of a result again, from its JSON"),

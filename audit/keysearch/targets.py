@@ -38,10 +38,10 @@ class Targets:
     """All that windows are compared with; built once, read by every process."""
 
     store: Store | None = None
-    commitments: dict[bytes, EnvelopeRow] = field(default_factory=dict)
-    """Key commitment to the row of its body."""
+    commitments: dict[bytes, int] = field(default_factory=dict)
+    """Key commitment to the position of its row."""
     hints: dict[bytes, int] = field(default_factory=dict)
-    """Hint to row, of bodies that are not first ones."""
+    """Hint to the position of its row; of first bodies the prekey id, which no key leads to."""
     chunks: bool = False
     """Whether a body may be a chunk."""
     x25519: dict[bytes, Whose] = field(default_factory=dict)
@@ -49,6 +49,11 @@ class Targets:
     ml_kem: dict[bytes, Whose] = field(default_factory=dict)
     devices: dict[bytes, bytes] = field(default_factory=dict)
     """Mailbox to device key."""
+
+    def row(self, position: int) -> EnvelopeRow:
+        """The row of a stored body."""
+        assert self.store is not None
+        return self.store.envelopes[position]
 
     @property
     def public_keys(self) -> int:
@@ -73,8 +78,8 @@ def targets_of(case: Case) -> Targets:
     if case.store is not None:
         targets.store = case.store
         _add_directory(targets, case.store)
-        for row in case.store.envelopes:
-            _add_body(targets, case.store, row)
+        for position, row in enumerate(case.store.envelopes):
+            _add_body(targets, case.store, position, row)
     for who, list_bytes, signature in case.material.signed_lists:
         try:
             _add_list(targets, verify_list(list_bytes, signature, f"list of {who}"))
@@ -138,9 +143,9 @@ def _add_list(targets: Targets, device_list: DeviceList) -> None:
         targets.x25519.setdefault(device.dh_key, Whose(f"an identity key of {device_list.account}"))
 
 
-def _add_body(targets: Targets, store: Store, row: EnvelopeRow) -> None:
-    targets.commitments[row.commitment] = row
-    targets.hints[row.body_head[:16]] = row.seq
+def _add_body(targets: Targets, store: Store, position: int, row: EnvelopeRow) -> None:
+    targets.commitments[row.commitment] = position
+    targets.hints[row.body_head[:16]] = position
     kinds = body_kinds(row.body_bytes)
     targets.chunks = targets.chunks or "chunk" in kinds
     if "first" in kinds:

@@ -104,7 +104,7 @@ class Trials:
         for position, window in enumerate(windows):
             commitment = blake2b(key=window, person=b"bp1-message").digest()[32:]
             if commitment in commitments:
-                yield position, Whose(f"envelopes row {commitments[commitment].seq}")
+                yield position, Whose(f"envelopes row {self.targets.row(commitments[commitment]).seq}")
 
     def _chains(self, windows: list[bytes]) -> Iterator[tuple[int, Whose]]:
         """`ck' ‖ mk = keyed(ck, "bp1-chain", "", 64)` (section 4.2)."""
@@ -116,7 +116,10 @@ class Trials:
                 chain = both[:32]
                 commitment = blake2b(key=both[32:], person=b"bp1-message").digest()[32:]
                 if commitment in commitments:
-                    yield position, Whose(f"envelopes row {commitments[commitment].seq}, after {_steps(step)}")
+                    yield (
+                        position,
+                        Whose(f"envelopes row {self.targets.row(commitments[commitment]).seq}, after {_steps(step)}"),
+                    )
                     break
 
     def _files(self, windows: list[bytes]) -> Iterator[tuple[int, Whose]]:
@@ -126,7 +129,8 @@ class Trials:
             for number in numbers:
                 hint = blake2b(number, key=window, person=b"bp1-chunk-hint", digest_size=16).digest()
                 if hint in hints:
-                    yield position, Whose(f"the chunks of a large message, envelopes row {hints[hint]} among them")
+                    row = self.targets.row(hints[hint])
+                    yield position, Whose(f"the chunks of a large message, envelopes row {row.seq} among them")
                     break
 
     def _headers(self, windows: list[bytes]) -> Iterator[tuple[int, Whose]]:
@@ -138,7 +142,7 @@ class Trials:
                 four = blake2b(number, key=window, person=b"bp1-hint").digest()
                 found = next((four[at : at + 16] for at in range(0, 64, 16) if four[at : at + 16] in hints), None)
                 if found is not None:
-                    yield position, Whose(f"the header of envelopes row {hints[found]}")
+                    yield position, Whose(f"the header of envelopes row {self.targets.row(hints[found]).seq}")
                     break
 
     def _x25519(self, windows: list[bytes]) -> Iterator[tuple[int, Whose]]:
@@ -175,8 +179,11 @@ class Trials:
                 continue
             value, before = block[at : at + KEY_BYTES], block[at - KEY_BYTES : at]
             yield from (Hit(at - KEY_BYTES, kind, whose) for kind, whose in self._private(before))
-            row = self.targets.commitments.get(value)
-            if row is None or KeyKind.CONTENT not in self.kinds or before[16:] == row.body_head[:16]:
+            position = self.targets.commitments.get(value)
+            if position is None or KeyKind.CONTENT not in self.kinds:
+                continue
+            row = self.targets.row(position)
+            if before[16:] == row.body_head[:16]:
                 # A commitment behind its own hint is the body itself, as it was stored.
                 continue
             if tries >= CONTENT_TRIES_MAX:

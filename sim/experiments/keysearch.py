@@ -98,8 +98,6 @@ def _problems(case: Case, coverage: Coverage) -> list[str]:
     problems += list(case.material.problems)
     if case.store is None:
         problems.append("there is no store that can be read: its bodies and public keys are what keys are known by")
-    if not any(section.name.startswith("memory") for section in coverage.sections):
-        problems.append("no memory image was handed over")
     if coverage.left_out:
         problems.append(f"{coverage.left_out:,} places in compressed or encoded forms lie beyond the bounds")
     return problems
@@ -115,6 +113,8 @@ def _result(coverage: Coverage, problems: list[str], controls: ControlsRun, sett
         f"in memory and ciphertext, keys off multiples of {coverage.alignment} that stand before nothing public"
     )
     limits.append(f"keys with few different bytes: of random ones a share of {miss_probability():.1g}")
+    if not any(section.name.startswith("memory") for section in coverage.sections):
+        limits.append("no memory image was handed over: nothing of memory is shown")
     limits += [*coverage.not_possible, *([f"windows as {', '.join(not_tried)}: --full"] if not_tried else [])]
     return Result(
         experiment="keysearch",

@@ -13,7 +13,7 @@ from re import sub
 from typing import Any, Final
 
 from sim.experiments.noninterference.derived import Derived, Leaf, Underived, World
-from sim.experiments.noninterference.stage import START_MS, Observation, Trace
+from sim.experiments.noninterference.trace import START_MS, Observation, Trace
 
 __all__ = ["Compared", "Difference", "compare"]
 

@@ -27,7 +27,7 @@ from audit.crypto import hash32, label, leaf_of
 from audit.errors import ProofError
 from audit.merkle import node_hash, root_of, verify_inclusion
 from relay.core.events import Batch, CommitRow, EnvelopeRow
-from sim.experiments.noninterference.stage import Observation
+from sim.experiments.noninterference.trace import Observation
 from wire.codec import decode
 from wire.commands import Delivery, Receipts, decode_relay_commands
 from wire.errors import BlindpostError

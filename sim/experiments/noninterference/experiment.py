@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sim.experiments.noninterference.comparison import Compared, Difference, compare
+from sim.experiments.noninterference.comparison import Compared, compare
 from sim.experiments.noninterference.derived import DECLARED, World
 from sim.experiments.noninterference.recording import Bodies, Recording, UnequalLength, record, replay
 from sim.experiments.noninterference.script import Script, drawn_script
-from sim.experiments.noninterference.stage import Observation, Parts, Trace
+from sim.experiments.noninterference.stage import Parts
+from sim.experiments.noninterference.trace import Observation, Trace
 from sim.experiments.noninterference.twins import RELAY_TWINS, Proof, RelayTwin, folder_of, no_padding
 from sim.experiments.result import Control, Figure, Result
 
@@ -43,15 +44,6 @@ _LIMITS: Final = (
     "acks that depend on content: tokens and the moments of acks are inputs, the same in both worlds",
     "rotation of the relay's key, disclosures and gateways: they are not among the inputs",
 )
-
-_WORDS: Final = {
-    "take_batch": "what it stores",
-    "rows": "the rows of its store",
-    "metrics": "its counters",
-    "memory": "its memory",
-    "log": "its log",
-    "sent": "what it sends",
-}
 
 Told = Callable[[str], None]
 
@@ -223,18 +215,13 @@ def relay_control(twin: RelayTwin, recording: Recording, base: Path) -> Control:
     replays = replays_of(recording, base, parts, outward=not twin.silent)
     works = all(twin.works(proof.counts) for proof in proofs[:1])
     found = {name: compared.difference for name, compared in replays.compared.items()}
-    how = "; ".join(f"{name}: {_seen_in(difference)}" for name, difference in found.items())
+    # Where the first difference is depends on ciphertext, and a result has the same bytes for the same seed.
+    how = ", ".join(
+        f"{'the same' if difference is None else 'another behaviour'} with {name}" for name, difference in found.items()
+    )
+    how += ": looked for in its memory too" if twin.silent else ""
     caught = works and any(difference is not None for difference in found.values())
     return Control(twin.name, twin.cheat, caught, how if works else "its cheat did not work in this run")
-
-
-def _seen_in(difference: Difference | None) -> str:
-    # Where it is, and not what it is: that depends on ciphertext, and a result has the same bytes for the same seed.
-    if difference is None:
-        return "no difference"
-    return (
-        "in what it does when" if difference.path == ":when" else f"in {_WORDS.get(difference.kind, difference.kind)}"
-    )
 
 
 def _client_control(script: Script, told: Told) -> Control:

@@ -7,15 +7,11 @@ and on what the relay says. Of client/ it uses contents and attachments, of keys
 store on a disk a run of thousands of messages under virtual time has no use for.
 """
 
-import asyncio
 import random
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from client.content import Content
-from keys.identity import AccountKey, DeviceKeys
+from keys.identity import AccountKey
+from sim.experiments.noninterference.linked import AGAIN_S, Job, LinkedPhone
 from sim.experiments.noninterference.minds import (
     WORLDS,
     Mind,
@@ -30,7 +26,6 @@ from wire.commands import (
     Ack,
     AddPrekeys,
     Delivery,
-    DeviceCommand,
     Directory,
     Done,
     Enrol,
@@ -42,90 +37,21 @@ from wire.commands import (
     Refusal,
     RelayCommand,
     Submit,
-    Subscribe,
     Withdraw,
-    decode_relay_commands,
-    encode_commands,
 )
 from wire.envelope import Envelope, envelope_id_of
-from wire.errors import BlindpostError, RefusalCode
-from wire.identity import DeviceList, SignedList, device_tag, list_hash, verify_signed_list
-from wire.limits import FRAME_BYTES_MAX, TOKENS_PER_ACK_MAX
-from wire.link import (
-    FRAME,
-    FRAME_OVERHEAD_BYTES,
-    UNKNOWN_LINK,
-    WELCOME,
-    FrameOpener,
-    FrameSealer,
-    LinkKeys,
-    PendingHello,
-    accept_welcome,
-    begin_hello,
-    link_id_of,
-)
+from wire.errors import RefusalCode
+from wire.identity import DeviceList, SignedList, list_hash, verify_signed_list
+from wire.limits import TOKENS_PER_ACK_MAX
 
 if TYPE_CHECKING:
     from sim.experiments.noninterference.recording import Town
 
-__all__ = ["Person", "Phone", "Sealed"]
+__all__ = ["Person", "Phone"]
 
 ONE_TIME_PREKEYS: Final = 6
-_FLUSH_S: Final = 0.005
-_TICK_S: Final = 1.0
-_AGAIN_S: Final = 2.0
-_AGAIN_MAX_S: Final = 60.0
-_KEEPALIVE_S: Final = 15.0
 _ACK_MAX_S: Final = 1.5
-_CREDIT: Final = 64
-_ROOM_BYTES: Final = FRAME_BYTES_MAX - FRAME_OVERHEAD_BYTES - 64
-_COMMANDS_MAX: Final = 64
 _NO_COMMANDS: Final = b"\xa7nothing"
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Sealed:
-    """A frame before it was sealed, so that another body can take the place of each.
-
-    Attributes:
-        link_id: of its link.
-        up_key: seals it.
-        counter: its number.
-        plain: what it says.
-        commands: the same, decoded; none if it says nothing that a relay understands.
-    """
-
-    link_id: bytes
-    up_key: bytes
-    counter: int
-    plain: bytes
-    commands: tuple[DeviceCommand, ...]
-
-    def __repr__(self) -> str:
-        return f"Sealed(commands={len(self.commands)}, keys=<redacted>)"
-
-
-@dataclass
-class _Asked:
-    """A command that is not answered yet."""
-
-    command: DeviceCommand
-    again_s: float
-    wait_s: float
-    job: "_Job | None" = None
-    positions: set[int] = field(default_factory=set)
-
-
-@dataclass(frozen=True, repr=False)
-class _Job:
-    """A message to the devices of one account."""
-
-    account: str
-    contents: tuple[Content, ...]
-    expiry: int
-
-    def __repr__(self) -> str:
-        return f"_Job(account={self.account!r}, contents=<redacted>)"
 
 
 class Person:
@@ -164,7 +90,7 @@ class Person:
         self.first.publish(self.list)
 
 
-class Phone:
+class Phone(LinkedPhone):
     """One device.
 
     Args:
@@ -175,12 +101,8 @@ class Phone:
 
     def __init__(self, town: "Town", person: Person, number: int) -> None:
         name = f"{town.script.seed}/{person.account}/{number}"
-        self._town = town
+        super().__init__(town, name)
         self._person = person
-        self._rng = random.Random(f"{name}/phone")  # a run is to be repeatable
-        self.keys = DeviceKeys.generate(self._rng.randbytes)
-        self.tag = device_tag(self.keys.public)
-        self.on = False
         self.was_removed = False
         self._number = number
         now_s = town.now_s
@@ -190,63 +112,11 @@ class Phone:
         self._texts = Texts(self._rng)
         self._contacts: dict[str, tuple[bytes, DeviceList]] = {}
         self._old_lists: dict[str, bytes] = {}
-        self._waiting: dict[str, list[_Job]] = {}
-        self._asked: dict[int, _Asked] = {}
-        self._queue: deque[DeviceCommand] = deque()
+        self._waiting: dict[str, list[Job]] = {}
         self._sent: list[tuple[Envelope, Said, str]] = []
         self._seen: set[tuple[bytes, bytes]] = set()
         self._acks: list[bytes] = []
-        self._ref = 0
-        self._pending: PendingHello | None = None
-        self._link: LinkKeys | None = None
-        self._sealer: FrameSealer | None = None
-        self._opener: FrameOpener | None = None
-        self._flushing = False
-        self._heard_s = 0.0
-        self._hello_s = 0.0
         self._published = number == 0
-        self._receipted: list[Submit] = []
-
-    # ---- life
-
-    def switch_on(self) -> None:
-        """Start, or come back."""
-        if not self.on and not self._town.closed:
-            self.on = True
-            self._hello()
-            self._loop.call_later(_TICK_S * (0.5 + self._rng.random() / 2), self._tick)
-
-    def switch_off(self) -> None:
-        """Hear and say nothing, and forget the link."""
-        self.on = False
-        self._link = self._pending = None
-
-    @property
-    def _loop(self) -> asyncio.AbstractEventLoop:
-        return asyncio.get_running_loop()
-
-    def _hello(self) -> None:
-        self._pending = begin_hello(self._town.relay_id, self._rng.randbytes)
-        self._hello_s = self._loop.time()
-        self._town.up(self.tag, self._pending.packet, None)
-
-    def _tick(self) -> None:
-        """Repeat what is not answered; ask for the link when nothing was heard for long."""
-        if not self.on or self._town.closed:
-            return
-        now_s = self._loop.time()
-        if self._pending is not None and now_s >= self._hello_s + _AGAIN_S:
-            self._hello()
-        if self._link is not None:
-            if now_s >= self._heard_s + _KEEPALIVE_S:
-                self._heard_s = now_s
-                self._subscribe()
-            for asked in list(self._asked.values()):
-                if now_s >= asked.again_s:
-                    asked.wait_s = min(2 * asked.wait_s, _AGAIN_MAX_S)
-                    asked.again_s = now_s + asked.wait_s
-                    self._say(asked.command)
-        self._loop.call_later(_TICK_S, self._tick)
 
     # ---- what the script has it do
 
@@ -254,9 +124,9 @@ class Phone:
         """Write to an account, and a copy to the own other devices."""
         contents = self._texts.contents(act.payload_bytes, (to,))
         expiry = self._town.now_s + act.expiry_s
-        self._deliver(_Job(to, contents, expiry))
+        self._deliver(Job(to, contents, expiry))
         if len(verify_signed_list(self._person.list).devices) > 1:
-            self._deliver(_Job(self._person.account, contents, expiry))
+            self._deliver(Job(self._person.account, contents, expiry))
 
     def withdraw(self) -> None:
         """Take back what was sent last."""
@@ -310,7 +180,7 @@ class Phone:
 
     # ---- writing
 
-    def _deliver(self, job: _Job) -> None:
+    def _deliver(self, job: Job) -> None:
         contact = self._contacts.get(job.account)
         entries = () if contact is None else contact[1].devices
         unknown = any(not self._minds[0].knows(entry.device_key) for entry in entries if entry != self.keys.entry)
@@ -339,7 +209,7 @@ class Phone:
             if envelopes:
                 self._submit(job, hashed, tuple(envelopes))
 
-    def _submit(self, job: _Job, hashed: bytes, envelopes: tuple[Envelope, ...]) -> None:
+    def _submit(self, job: Job, hashed: bytes, envelopes: tuple[Envelope, ...]) -> None:
         self._ask(lambda ref: Submit(ref, job.account, hashed, envelopes), job)
 
     def _learn(self, signed: SignedList) -> DeviceList:
@@ -366,82 +236,9 @@ class Phone:
             if all(entry == self.keys.entry or self._minds[0].knows(entry.device_key) for entry in devices.devices):
                 self._deliver(job)
             else:
-                self._loop.call_later(_AGAIN_S, self._deliver, job)
-
-    # ---- speaking
-
-    def _ask(self, command_of: Callable[[int], DeviceCommand], job: _Job | None = None) -> None:
-        self._ref += 1
-        command = command_of(self._ref)
-        self._asked[self._ref] = _Asked(command, self._loop.time() + _AGAIN_S, _AGAIN_S, job)
-        self._say(command)
-
-    def _say(self, command: DeviceCommand) -> None:
-        if self._link is None or not self.on:
-            return
-        self._queue.append(command)
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_later(_FLUSH_S, self._flush)
-
-    def _flush(self) -> None:
-        self._flushing = False
-        while self._queue:
-            commands: list[DeviceCommand] = []
-            room = _ROOM_BYTES
-            while self._queue and len(commands) < _COMMANDS_MAX:
-                size = len(encode_commands((self._queue[0],)))
-                if size > room:
-                    break
-                room -= size
-                commands.append(self._queue.popleft())
-            assert commands, "one command fits a frame"
-            self._seal_frame(encode_commands(commands), tuple(commands))
-
-    def _seal_frame(self, plain: bytes, commands: tuple[DeviceCommand, ...]) -> None:
-        if self._sealer is None or self._link is None or not self.on:
-            return
-        packet = self._sealer.seal(plain)
-        link = self._link
-        self._town.up(self.tag, packet, Sealed(link.link_id, link.up_key, self._sealer.counter, plain, commands))
-
-    def _subscribe(self) -> None:
-        self._ask(lambda ref: Subscribe(ref, self.keys.mailbox, 0, _CREDIT))
+                self._loop.call_later(AGAIN_S, self._deliver, job)
 
     # ---- hearing
-
-    def hear(self, packet: bytes) -> None:
-        """A packet from the relay, whatever the network made of it."""
-        if not self.on or not packet:
-            return
-        if packet[0] == WELCOME and self._pending is not None:
-            self._welcome(packet)
-        elif packet[0] == UNKNOWN_LINK and self._link is not None and packet[1:] == self._link.link_id:
-            self._link = None
-            self._hello()
-        elif packet[0] == FRAME and self._opener is not None and self._link is not None:
-            if link_id_of(packet) != self._link.link_id:
-                return
-            plain = self._opener.open(packet)
-            if plain is not None:
-                self._heard_s = self._loop.time()
-                for command in decode_relay_commands(plain):
-                    self._on(command)
-
-    def _welcome(self, packet: bytes) -> None:
-        assert self._pending is not None, "a hello was said"
-        try:
-            keys, _chain, prove = accept_welcome(self._pending, self._town.relay_key, packet, [self.keys.signing])
-        except BlindpostError:
-            # Of an older hello, or spoilt on the way: the next hello follows.
-            return
-        self._pending = None
-        self._link = keys
-        self._town.link_keys[keys.link_id] = keys.down_key
-        self._sealer, self._opener = FrameSealer(keys.link_id, keys.up_key), FrameOpener(keys.down_key)
-        self._queue.clear()
-        self._heard_s = self._loop.time()
-        self._town.up(self.tag, prove, None)
 
     def _on(self, command: RelayCommand) -> None:
         match command:

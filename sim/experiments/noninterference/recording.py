@@ -21,8 +21,9 @@ from msgspec.structs import replace
 from nacl.bindings import crypto_secretbox
 
 from keys.identity import TenantAdminKey
+from sim.experiments.noninterference.linked import Sealed
 from sim.experiments.noninterference.minds import Said
-from sim.experiments.noninterference.phones import Person, Sealed
+from sim.experiments.noninterference.phones import Person
 from sim.experiments.noninterference.script import (
     Away,
     Devices,
@@ -33,7 +34,8 @@ from sim.experiments.noninterference.script import (
     Send,
     Withdrawal,
 )
-from sim.experiments.noninterference.stage import Parts, Stage, Trace
+from sim.experiments.noninterference.stage import Parts, Stage
+from sim.experiments.noninterference.trace import Trace
 from sim.virtual_time import run_virtually
 from wire.commands import DeviceCommand, Submit, encode_commands
 from wire.envelope import Envelope

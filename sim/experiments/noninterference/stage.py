@@ -24,65 +24,31 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import relay.service
-from relay.core import Batch, CoreConfig, RelayCore, RelayIdentity, Snapshot
+from relay.core import CoreConfig, RelayCore, RelayIdentity
 from relay.log import RelayLog
 from relay.service import RelayService, head_of
 from relay.store.memory import MemoryStore
 from relay.store.protocol import Store, StoreError
 from relay.store.sqlite import SqliteStore
-from relay.transport.loopback import Network
 from relay.transport.loopback import Transport as LoopbackTransport
 from sim.experiments.noninterference.memory import memory_of, rows_of
+from sim.experiments.noninterference.observed import Measured, ObservedBroker, ObservedCore, ObservedDisk
 from sim.experiments.noninterference.script import Script
+from sim.experiments.noninterference.trace import START_MS, Trace
 from sim.world import replaced
 from wire.rotation import relay_id_of
 from wire.signing import SigningKey
 
-__all__ = ["START_MS", "Observation", "Parts", "Stage", "StagedService", "Trace"]
+__all__ = ["Parts", "Stage", "StagedService"]
 
 T = TypeVar("T")
 
-START_MS: Final = 1_448_841_600_000
-"""30 November 2015, 00:00 UTC."""
+_ADMIT_AGAIN_S: Final = 2.0
 _METRICS_EVERY_MS: Final = 1_000
 _JOB_MS: Final = (1.0, 25.0)
-_COMMIT_S: Final = (0.000_2, 0.006)
-"""What a commit is said to take where the service measures it: some are quick enough to be done without a thread."""
 _TIGHT: Final = CoreConfig(
     mailbox_envelopes_max=150, mailbox_bytes_max=3_000_000, link_commands_max=48, commits_pruned_max=16
 )
-_ASKED: Final = frozenset(
-    {"take_packets", "take_batch", "take_reads", "has_work", "has_reads", "has_backlog", "next_deadline"}
-)
-"""What the service asks the core."""
-_TOLD: Final = frozenset({"tick", "committed", "aborted", "loaded", "stop"})
-"""What it tells it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """One thing that the relay did: when (virtual Unix ms), of which kind, and all of it."""
-
-    at_ms: int
-    kind: str
-    value: Any
-
-
-class Trace:
-    """All that a relay did in one run, in order."""
-
-    def __init__(self) -> None:
-        self.observations: list[Observation] = []
-        self.on = True
-
-    def note(self, at_ms: int, kind: str, value: Any) -> None:
-        """Write one thing down, unless the relay was killed."""
-        if self.on:
-            self.observations.append(Observation(at_ms, kind, value))
-
-    def count(self, kind: str) -> int:
-        """How many observations of that kind there are."""
-        return sum(observation.kind == kind for observation in self.observations)
 
 
 class StagedService(RelayService):
@@ -116,128 +82,12 @@ class Parts:
     log: type[RelayLog] = RelayLog
 
 
-class _Core:
-    """A core whose answers are written down. Everything else is the core's own."""
-
-    def __init__(self, core: RelayCore, stage: "Stage") -> None:
-        self._core = core
-        self._stage = stage
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._core, name)
-        if name in _ASKED:
-            value = self._asked(name, value)
-        elif name in _TOLD:
-            value = self._told(name, value)
-        else:
-            return value
-        setattr(self, name, value)
-        return value
-
-    def _asked(self, name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
-        def asked(*arguments: Any) -> Any:
-            answer = ask(*arguments)
-            seen = answer
-            if name == "take_reads":
-                seen = [(read.seqs, read.mailbox) for read in answer]
-            elif name == "take_packets":
-                seen = [(tag, len(packet)) for tag, packet in answer]
-            self._stage.note(name, seen)
-            return answer
-
-        return asked
-
-    def _told(self, name: str, tell: Callable[..., Any]) -> Callable[..., Any]:
-        def told(*arguments: Any) -> Any:
-            tell(*arguments)
-            self._stage.note(name, None)
-            self._stage.note_metrics()
-
-        return told
-
-
-class _Disk:
-    """A store whose jobs fail when the script says so, and are written down."""
-
-    def __init__(self, inner: Store, stage: "Stage", alive: Callable[[], bool]) -> None:
-        self.inner = inner
-        self._stage = stage
-        self._alive = alive
-        self._begun: Batch | None = None
-
-    def load(self) -> Snapshot:
-        return self.inner.load()
-
-    def begin(self, batch: Batch) -> None:
-        self._check_commit()
-        self.inner.begin(batch)
-        self._begun = batch
-
-    def commit(self, batch: Batch) -> None:
-        self._stage.measured.disk_s += self._stage.drawn("commit takes").uniform(*_COMMIT_S)
-        begun, self._begun = self._begun, None
-        if begun is not batch:
-            self._check_commit()
-        elif not self._alive():
-            raise StoreError("commit: the relay was killed")
-        self.inner.commit(batch)
-        self._stage.note("stored", batch.commit.idx if batch.commit is not None else None)
-
-    def _check_commit(self) -> None:
-        if not self._alive():
-            raise StoreError("commit: the relay was killed")
-        if self._stage.fails("commit", self._stage.script.faults.commit_fails):
-            raise StoreError("commit: the disk is full")
-
-    def read(self, seqs: Sequence[int]) -> list[bytes | None]:
-        if not self._alive() or self._stage.fails("read", self._stage.script.faults.read_fails):
-            raise StoreError("read: the disk does not answer")
-        bodies = self.inner.read(seqs)
-        self._stage.note("read", list(zip(seqs, bodies, strict=True)))
-        return bodies
-
-    def checkpoint(self) -> int:
-        return self.inner.checkpoint()
-
-    def paths(self) -> list[Path]:
-        return self.inner.paths()
-
-    def file_bytes(self) -> int:
-        return self.inner.file_bytes()
-
-    def close(self) -> None:
-        self.inner.close()
-
-
-class _Broker(Network):
-    """The loopback network; what the relay sends is written down and handed on."""
-
-    def __init__(self, on_down: Callable[[bytes, bytes], None]) -> None:
-        super().__init__()
-        self._on_down = on_down
-
-    def down(self, device_tag: bytes, packet: bytes) -> None:
-        self._on_down(device_tag, packet)
-
-
-class _Measured:
-    """Takes the place of the module `time` in relay/service.py, which measures what its disk takes."""
-
-    def __init__(self) -> None:
-        self.disk_s = 0.0
-
-    def perf_counter(self) -> float:
-        """Seconds that commits have taken, as drawn."""
-        return self.disk_s
-
-
 @dataclass
 class _Life:
     """One start of the relay, until it ends."""
 
     service: StagedService
     task: "asyncio.Task[None]"
-    alive: bool = True
 
 
 class Stage:
@@ -269,11 +119,11 @@ class Stage:
         self._on_down = on_down
         self._sqlite = sqlite
         self._store: Store = self._open_store()
-        self._broker = _Broker(self._down)
+        self._broker = ObservedBroker(self._down)
         self._life: _Life | None = None
         self._counts: dict[str, int] = {}
         self._metrics_due_ms = 0
-        self.measured = _Measured()
+        self.measured = Measured()
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
@@ -343,16 +193,11 @@ class Stage:
         config = _TIGHT if self.script.tight else CoreConfig()
         entropy = random.Random(f"{self.script.seed}/entropy/{self.starts}").randbytes
         core = self._parts.core(config, RelayIdentity(self.relay_id, self.signing_key.seed), snapshot, entropy)
-        alive = True
-
-        def is_alive() -> bool:
-            return alive and self.trace.on
-
         log = self._parts.log(self._folder / "relay.log", self.now_ms)
         log.started(self.starts, 0)
         service = self._parts.service(
-            _Core(core, self),  # type: ignore[arg-type]  # it is a core in all but its class
-            _Disk(store, self, is_alive),
+            ObservedCore(core, self),  # type: ignore[arg-type]  # it is a core in all but its class
+            ObservedDisk(store, self, lambda: self.trace.on),
             LoopbackTransport(self._broker),
             log,
             self.now_ms,
@@ -367,7 +212,18 @@ class Stage:
         self._life = _Life(service, asyncio.create_task(service.run(on_ready)))
         await ready.wait()
         for domain, key in tenants:
-            await service.admit_tenant(domain, key)
+            await self._admit(service, domain, key)
+
+    @staticmethod
+    async def _admit(service: StagedService, domain: str, key: bytes) -> None:
+        """Admit a company as its operator would: again when the disk fails."""
+        while True:
+            try:
+                await service.admit_tenant(domain, key)
+            except StoreError:
+                await asyncio.sleep(_ADMIT_AGAIN_S)
+            else:
+                return
 
     async def stop(self) -> None:
         """Stop the relay in order."""

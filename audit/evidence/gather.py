@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from audit import disclosure as names
@@ -17,8 +17,7 @@ from audit.case import Case
 from audit.errors import AuditError, EvidenceError
 from audit.evidence.bundle import STORE_BYTES_MAX, Bundle, HandedOver, Kind, SignedHeader, encode_bundle
 from audit.evidence.judge import MARGIN_S, View, is_proven, judge, verify_receipt
-from audit.evidence.proof import Conviction, prove
-from audit.file_view import FileView
+from audit.evidence.proof import Conviction, Shelf, prove
 from audit.manifest import Header, Manifest, read_header
 from audit.material import ReceiptItem, RelayCard
 from audit.merkle import node_hash
@@ -26,6 +25,8 @@ from audit.rows import EnvelopeRow
 
 ACCUSATIONS_MAX: Final = 64
 """Bundles made; all contradictions are counted."""
+CARRIED_BYTES_MAX: Final = 64 * 1024 * 1024
+"""After so much of evidence, further bundles go without the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,9 @@ def gather(case: Case, earlier: Case | None = None, *, receipts: bool = True) ->
     Raises:
         EvidenceError: The disclosure cannot be judged: no card, or no manifest of that relay, or no store.
     """
-    clerk = _Clerk(case, _Side.of(case), None if earlier is None else _Side.of(earlier), receipts)
+    sides = [_Side.of(it) for it in (case, earlier) if it is not None]
+    shelf = Shelf(side.case.disclosure.files[names.STORE] for side in sides)
+    clerk = _Clerk(case, sides[0], sides[1] if len(sides) > 1 else None, receipts, shelf)
     clerk.work()
     return clerk.found
 
@@ -124,6 +127,7 @@ class _Clerk:
     new: _Side
     old: _Side | None
     receipts: bool
+    shelf: Shelf
     found: Completeness = field(default_factory=Completeness)
 
     def work(self) -> None:
@@ -323,14 +327,10 @@ class _Clerk:
     def _propose(self, where: str, bundle: Bundle, rotations: tuple[bytes, ...] | None = None) -> None:
         """Hand out a bundle if it convinces a third party."""
         if rotations is not None:
-            bundle = Bundle(
-                bundle.kind,
-                bundle.relay_id,
-                bundle.signing_key,
-                bundle.partition,
-                rotations,
-                other_rotations=bundle.other_rotations,
-            )
+            bundle = replace(bundle, rotations=rotations)
+        if sum(len(accusation.bundle) for accusation in self.found.accusations) > CARRIED_BYTES_MAX:
+            # Enough copies of the store are in hand: whoever reads the others needs the disclosure.
+            bundle = replace(bundle, disclosures=tuple(replace(part, store=b"") for part in bundle.disclosures))
         try:
             data = encode_bundle(bundle)
             if any(accusation.bundle == data for accusation in self.found.accusations):
@@ -338,7 +338,7 @@ class _Clerk:
             if len(self.found.accusations) >= ACCUSATIONS_MAX:
                 self.found.contradictions += 1
                 return
-            conviction = prove(data, self.new.card, stores=self._stores())
+            conviction = prove(data, self.new.card, stores=self.shelf)
         except AuditError as error:
             if bundle.kind in {Kind.REVIVED, Kind.TOMBSTONE_CHANGED}:
                 # Only looked as if it could be: an envelope may come and go between two disclosures.
@@ -351,10 +351,6 @@ class _Clerk:
     def _suspect(self, text: str) -> None:
         self.found.contradictions += 1
         self.found.suspicions.append(text)
-
-    def _stores(self) -> list[FileView]:
-        sides = [self.new] if self.old is None else [self.new, self.old]
-        return [side.case.disclosure.files[names.STORE] for side in sides if not side.handed_over.store]
 
 
 class _Commits:

@@ -9,7 +9,7 @@ so that what this key signed may be the relay's or that of whoever has the image
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,7 +24,6 @@ from audit.material import RelayCard, read_card
 from audit.rows import Bytes
 from audit.store import StoredRow, read_store
 
-Stores = Mapping[bytes, Bytes]
 _TOMBSTONE_FIELDS: Final = ("mailbox", "expiry", "commit_index", "leaf", "number", "reason", "token")
 
 
@@ -51,7 +50,7 @@ def prove(
     data: bytes,
     card: RelayCard,
     *,
-    stores: Iterable[Bytes] = (),
+    stores: Iterable[Bytes] | Shelf = (),
     rotations: tuple[bytes, ...] | None = None,
 ) -> Conviction:
     """Check a bundle of evidence.
@@ -60,6 +59,7 @@ def prove(
         data: The file.
         card: The relay's card, as the reader has it.
         stores: Store files that the reader has, for evidence that does not carry them; they are found by their hash.
+            A shelf, if many bundles speak of them.
         rotations: The relay's rotations as the reader knows them from elsewhere, if so.
 
     Raises:
@@ -68,7 +68,7 @@ def prove(
     bundle = decode_bundle(data)
     _check_card(bundle, card)
     ring = build_key_ring(card.signing_key, card.relay_id, _known_rotations(bundle, rotations))
-    court = _Court(bundle, card, ring, {sha256_of(store): store for store in stores})
+    court = _Court(bundle, card, ring, stores if isinstance(stores, Shelf) else Shelf(stores))
     statement = court.hear()
     if bundle.rotations and rotations is None:
         court.doubts.append(
@@ -108,6 +108,51 @@ class _Opened:
     view: View | None
 
 
+class Shelf:
+    """Store files that are at hand, each hashed and read once, however many bundles speak of it.
+
+    Args:
+        stores: The files.
+    """
+
+    def __init__(self, stores: Iterable[Bytes] = ()) -> None:
+        self._files = {sha256_of(store): store for store in stores}
+        self._read: dict[bytes, tuple[View, int]] = {}
+
+    def open(self, sha256: bytes, carried: bytes = b"") -> tuple[View, int]:
+        """The store of that hash, and its partition.
+
+        Args:
+            sha256: What the relay signed for.
+            carried: The file as a bundle has it; empty: it must be at hand.
+
+        Raises:
+            AuditError: It is not there, is another file, or cannot be read as a store.
+        """
+        data: Bytes | None = memoryview(carried) if carried else self._files.get(sha256)
+        if data is None:
+            raise EvidenceError(
+                names.STORE,
+                f"is not carried by this evidence: give the disclosure whose store has SHA-256 {sha256.hex()}",
+            )
+        if carried and sha256_of(data) != sha256:
+            raise EvidenceError(names.STORE, "is not the file that the relay signed for")
+        if sha256 not in self._read:
+            self._read[sha256] = _read_view(data)
+        return self._read[sha256]
+
+
+def _read_view(data: Bytes) -> tuple[View, int]:
+    store = read_store(data)
+    if store.schema_problems:
+        # Rows of other tables would not be read, and an envelope in them would look as if it were not there.
+        raise EvidenceError(names.STORE, f"has not the tables of section 9: {store.schema_problems[0]}")
+    partition = [row.blob("value") for row in store.tables["relay"] if row.text("name") == "partition"]
+    if len(partition) != 1:
+        raise EvidenceError(names.STORE, "does not say which partition's it is")
+    return View.of(store), int.from_bytes(partition[0], "big")
+
+
 @dataclass(slots=True)
 class _Court:
     """Hears one bundle."""
@@ -115,7 +160,7 @@ class _Court:
     bundle: Bundle
     card: RelayCard
     ring: KeyRing
-    stores: Stores
+    shelf: Shelf
     doubts: list[str] = field(default_factory=list)
 
     def hear(self) -> tuple[str, ...]:
@@ -195,22 +240,10 @@ class _Court:
         named = next((file for file in manifest.files if file.path == names.STORE), None)
         if named is None:
             raise EvidenceError(names.STORE, "the manifest does not name it")
-        data = memoryview(carried) if carried else self.stores.get(named.sha256)
-        if data is None:
-            raise EvidenceError(
-                names.STORE,
-                f"is not carried by this evidence: give the disclosure whose store has SHA-256 {named.sha256.hex()}",
-            )
-        if sha256_of(data) != named.sha256:
-            raise EvidenceError(names.STORE, "is not the file that the relay signed for")
-        store = read_store(data)
-        if store.schema_problems:
-            # Rows of other tables would not be read, and an envelope in them would look as if it were not there.
-            raise EvidenceError(names.STORE, f"has not the tables of section 9: {store.schema_problems[0]}")
-        partition = [row.blob("value") for row in store.tables["relay"] if row.text("name") == "partition"]
-        if partition != [self.card.partition.to_bytes(2, "big")]:
+        view, partition = self.shelf.open(named.sha256, carried)
+        if partition != self.card.partition:
             raise EvidenceError(names.STORE, "is another partition's")
-        return View.of(store)
+        return view
 
     def _doubt_header(self, header: Header, heads: list[tuple[int, bytes]], opened: list[_Opened]) -> None:
         """A header under a retired key counts by itself only if what the relay signed later leads to it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ from audit.evidence.__main__ import main
 from tests.audit.accusing import card_of, convictions, gathered
 from tests.audit.auditing import audit_of, execute
 from tests.audit.honest import HOUR, HonestRelay, hash16, hash32, pack, tree
+
+# The package gives the function the module's name.
+GATHER = importlib.import_module("audit.evidence.gather")
 
 
 @pytest.fixture
@@ -431,3 +435,95 @@ def test_an_audit_and_a_gathering_agree(relay: HonestRelay, tmp_path: Path) -> N
     )
     assert report.verdict is Verdict.NOT_BLIND
     assert "evidence.receipts" in report.failed
+
+
+def test_after_some_copies_of_the_store_bundles_go_without_it(
+    relay: HonestRelay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty-four accusations with a large store in each would fill the memory of whoever gathers them."""
+    monkeypatch.setattr(GATHER, "CARRIED_BYTES_MAX", 1)
+    found = gathered(relay, tmp_path / "d", receipts(relay), bend_store=execute("DELETE FROM envelopes"))
+    sizes = sorted(len(accusation.bundle) for accusation in found.accusations)
+    assert len(sizes) == 4
+    assert sizes[-1] > 50_000
+    assert sizes[-2] < 10_000
+    store = memoryview((tmp_path / "d/store/store.sqlite").read_bytes())
+    assert all(prove(accusation.bundle, card_of(relay), stores=[store]) for accusation in found.accusations)
+
+
+def test_more_accusations_than_are_written_are_counted(
+    relay: HonestRelay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GATHER, "ACCUSATIONS_MAX", 2)
+    found = gathered(relay, tmp_path / "d", receipts(relay), bend_store=execute("DELETE FROM envelopes"))
+    assert len(found.accusations) == 2
+    assert found.contradictions == 4
+
+
+def test_receipts_alone_show_a_broken_chain_and_false_times(relay: HonestRelay, tmp_path: Path) -> None:
+    """Two holders' commits follow each other, and do not fit; the disclosure ends before both."""
+    relay.commit(relay.write(b"fifth", 1, 0))
+    relay.commits[3] = sign_header(relay, 4, previous=bytes(32), time_ms=relay.time_ms - 90_000)
+    items = receipts(relay)[4:]
+    del relay.commits[2:], relay.letters[4:]
+    found = gathered(relay, tmp_path / "d", items)
+    assert {Kind.UNLINKED, Kind.REVERSED} <= set(convictions(found, relay))
+
+
+def test_a_receipt_that_the_disclosed_next_commit_does_not_name(relay: HonestRelay, tmp_path: Path) -> None:
+    item = receipts(relay)[3]
+    relay.commits[2] = sign_header(relay, 3, previous=bytes(32))
+    found = gathered(relay, tmp_path / "d", [item])
+    assert set(convictions(found, relay)) == {Kind.UNLINKED}
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(0, "blindpost/v1/volunteered"), (1, "guilty"), (3, [b"no rotation"]), (7, bytes(5)), (8, [b"no rotation"])],
+)
+def test_a_file_of_another_shape_is_refused(hidden: tuple[HonestRelay, bytes], at: int, value: object) -> None:
+    relay, bundle = hidden
+    fields = unpackb(bundle)
+    fields[at] = value
+    with pytest.raises(AuditError):
+        prove(pack(fields), card_of(relay))
+
+
+def test_a_path_of_broken_hashes_and_a_store_where_none_belongs_are_refused(hidden: tuple[HonestRelay, bytes]) -> None:
+    relay, bundle = hidden
+    fields = unpackb(bundle)
+    fields[4][0][7] = b"x"
+    with pytest.raises(AuditError, match="whole hashes"):
+        prove(pack(fields), card_of(relay))
+    fields = unpackb(bundle)
+    fields[1], fields[5], fields[4] = "truncated", [fields[4][0][:2]], []
+    with pytest.raises(AuditError, match="is no part of"):
+        prove(pack(fields), card_of(relay))
+
+
+def test_a_card_that_contradicts_itself_convicts_nobody(hidden: tuple[HonestRelay, bytes]) -> None:
+    relay, bundle = hidden
+    card = dataclasses.replace(card_of(relay), relay_id=bytes(16))
+    bent = encode_bundle(dataclasses.replace(decode_bundle(bundle), relay_id=bytes(16)))
+    with pytest.raises(AuditError, match="not the hash of signing_key"):
+        prove(bent, card)
+
+
+def test_a_closed_mailbox_needs_a_list_that_does_not_name_it(relay: HonestRelay, tmp_path: Path) -> None:
+    """Marked closed, and the account's signed list still names it: the closing is invented."""
+    items = receipts(relay)
+    bend = execute("UPDATE tombstones SET reason = 4, token = x''", "UPDATE mailboxes SET closed = 1")
+    assert set(convictions(gathered(relay, tmp_path / "a", items, bend_store=bend), relay)) == {Kind.INVENTED_CLOSURE}
+    unsigned = execute(
+        "UPDATE tombstones SET reason = 4, token = x''",
+        "UPDATE mailboxes SET closed = 1",
+        "UPDATE lists SET signed_list = randomblob(200)",
+    )
+    found = gathered(relay, tmp_path / "b", items, bend_store=unsigned)
+    assert set(convictions(found, relay)) == {Kind.INVENTED_CLOSURE}
+
+
+def test_a_header_that_does_not_decode_is_a_commit_left_out(relay: HonestRelay, tmp_path: Path) -> None:
+    bend = execute("UPDATE commits SET header = zeroblob(100) WHERE idx = 2")
+    found = gathered(relay, tmp_path / "d", receipts(relay), bend_store=bend)
+    assert set(convictions(found, relay)) == {Kind.COMMIT_LEFT_OUT}

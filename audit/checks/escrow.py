@@ -149,9 +149,9 @@ class _Searcher:
                 firsts.append(len(keys))
                 places.append((at, step))
                 keys += windows
-            if len(keys) >= BATCH_WINDOWS:
-                self._try(keys, firsts, places, done)
-                keys, firsts, places = [], [], []
+                if len(keys) >= BATCH_WINDOWS:
+                    self._try(keys, firsts, places, done)
+                    keys, firsts, places = [], [], []
             if work.whole_as_private:
                 self._try_private(region, start, 1, done)
         self._try(keys, firsts, places, done)
@@ -162,13 +162,13 @@ class _Searcher:
         if len(self._commitments):
             position = 0
             for zeros in _ZEROS.finditer(region):
-                yield offset + position, 1, _cut(region, position, min(starts, zeros.start()))
+                yield from _cut(region, position, min(starts, zeros.start()), offset, 1)
                 position = max(position, zeros.end() - KEY_BYTES + 1)
-            yield offset + position, 1, _cut(region, position, starts)
+            yield from _cut(region, position, starts, offset, 1)
         for at, decoded in decoded_runs(region):
             if at < starts:
                 if len(self._commitments):
-                    yield offset + at, 0, _cut(decoded, 0, len(decoded))
+                    yield from _cut(decoded, 0, len(decoded), offset + at, 0)
                 self._try_private(decoded, offset + at, 0, done)
 
     def _try(self, keys: list[bytes], firsts: Sequence[int], places: Sequence[tuple[int, int]], done: _Done) -> None:
@@ -201,9 +201,12 @@ class _Searcher:
                     done.add(offset + step * i, window, f"the private half of {self.public_keys[public]}")
 
 
-def _cut(data: bytes, start: int, end: int) -> list[bytes]:
-    """The windows of 32 bytes that begin from `start` on and before `end`."""
-    return [data[i : i + KEY_BYTES] for i in range(start, min(end, len(data) - KEY_BYTES + 1))]
+def _cut(data: bytes, start: int, end: int, offset: int, step: int) -> Iterator[tuple[int, int, list[bytes]]]:
+    """The windows of 32 bytes that begin from `start` on and before `end`, not too many at once, with their place."""
+    end = min(end, len(data) - KEY_BYTES + 1)
+    for first in range(start, end, BATCH_WINDOWS):
+        last = min(end, first + BATCH_WINDOWS)
+        yield offset + step * first, step, [data[i : i + KEY_BYTES] for i in range(first, last)]
 
 
 def check(case: Case, outcome: Outcome) -> None:

@@ -112,7 +112,7 @@ def _show(found: "Completeness") -> None:
     from audit.evidence.__main__ import render
 
     how = ", ".join(f"{count} {word}" for word, count in sorted(found.honoured.items()))
-    print(f"{found.receipts} receipts that the relay signed: {how or 'none was volunteered'}")
+    print(f"{found.receipts} receipts that the relay signed: {how or 'none that could be judged'}")
     if found.earlier_rows:
         print(f"{found.earlier_rows} rows of the earlier disclosure followed")
     for reason in found.refused:

@@ -63,7 +63,8 @@ def spread(tasks: Sequence[Task], work: Callable[[Task], Done], workers: int) ->
         for _ in range(min(workers, len(tasks))):
             receiver, sender = context.Pipe(duplex=False)
             order_receiver, order_sender = context.Pipe(duplex=False)
-            process = context.Process(target=_run, args=(tasks, work, order_receiver, sender), daemon=True)
+            ours = [*orders.keys(), *orders.values(), receiver, order_sender]
+            process = context.Process(target=_run, args=(tasks, work, order_receiver, sender, ours), daemon=True)
             process.start()
             sender.close()
             order_receiver.close()
@@ -111,8 +112,17 @@ def _order(order: Connection, position: int, count: int) -> int:
     return position + 1
 
 
-def _run(tasks: Sequence[Any], work: Callable[[Any], Any], orders: Connection, sender: Connection) -> None:
+def _run(
+    tasks: Sequence[Any],
+    work: Callable[[Any], Any],
+    orders: Connection,
+    sender: Connection,
+    ends_of_parent: Sequence[Connection],
+) -> None:
     """A worker's life: the parent is who hears of Ctrl-C, and ends its workers."""
+    for end in ends_of_parent:
+        # Forked along with all else: as long as a worker held them, it would not see that its parent is gone.
+        end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:

@@ -57,7 +57,7 @@ def _page(report: Report) -> Iterator[str]:
     yield from _figures(report)
     yield from _findings(report)
     yield from _messages(report)
-    yield from _account(report)
+    yield from account_html(report)
     if report.key_coverage is not None:
         yield from key_search_html(report.key_coverage)
     yield from _checks(report)
@@ -144,7 +144,8 @@ def _messages(report: Report) -> Iterator[str]:
 # -------------------------------------------------------------------------------------------------------------- bytes
 
 
-def _account(report: Report) -> Iterator[str]:
+def account_html(report: Report) -> Iterator[str]:
+    """How each byte of the files was accounted for: a bar a file, and the legend."""
     if not report.accounts:
         return
     yield "<section><h2>Every byte</h2>"

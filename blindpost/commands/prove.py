@@ -8,6 +8,7 @@ from blindpost.proving import (
     completeness,
     controls,
     erased,
+    everything,
     evidence,
     game,
     generations,
@@ -29,6 +30,8 @@ EXPERIMENTS: Final[tuple[Callable[["Subparsers[Parser]"], None], ...]] = (
     stolen_keys.add_seizure_to,
     stolen_keys.add_harvest_to,
     generations.add_command_to,
+    everything.add_all_to,
+    everything.add_verify_to,
 )
 """What adds each command, in the order in which `prove all` runs them; what they run is loaded when it runs."""
 

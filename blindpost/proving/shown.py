@@ -3,6 +3,7 @@
 import contextlib
 import json
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 
     from sim.experiments.result import Result
 
-__all__ = ["add_json", "conclude", "progress_bar", "show"]
+__all__ = ["add_json", "conclude", "progress_bar", "show", "status_of_verdict", "verdict_markup"]
 
 # By the value of a verdict: the parser loads this module, and nothing of sim/ before a command runs.
 _STATUS: Final = {"holds": ExitStatus.OK, "fails": ExitStatus.NOT_BLIND, "void": ExitStatus.INCOMPLETE}
+_REDRAW_S: Final = 0.1
 _STYLE: Final = {"holds": "bold green", "fails": "bold red", "void": "bold yellow"}
 
 
@@ -35,9 +37,19 @@ def progress_bar(name: str) -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    # Without a thread of its own that draws it: some experiments fork, which is safe only while there is one thread.
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
         task = bar.add_task(name, total=None)
-        yield lambda title, done, total: bar.update(task, description=title, completed=done, total=total)
+        drawn_s = 0.0
+
+        def told(title: str, done: int, total: int) -> None:
+            nonlocal drawn_s
+            now_s = time.monotonic()
+            refresh = now_s - drawn_s >= _REDRAW_S
+            drawn_s = now_s if refresh else drawn_s
+            bar.update(task, description=title, completed=done, total=total, refresh=refresh)
+
+        yield told
 
 
 def conclude(result: "Result", options: Options, *, twins: bool = True) -> int:
@@ -60,6 +72,16 @@ def conclude(result: "Result", options: Options, *, twins: bool = True) -> int:
             raise CommandError(f"{options.json}: {error.strerror}", "", ExitStatus.CANNOT_CREATE) from None
         print(f"\n{options.json}: the result, the same bytes for the same inputs")
     return _STATUS[result.verdict.value]
+
+
+def status_of_verdict(verdict: str) -> ExitStatus:
+    """0 if it holds, 1 if it fails, 2 if it is void."""
+    return _STATUS[verdict]
+
+
+def verdict_markup(verdict: str) -> str:
+    """A verdict as it stands in a terminal."""
+    return f"[{_STYLE[verdict]}]{verdict.upper()}[/]"
 
 
 def show(result: "Result", console: "Console", *, twins: bool = True) -> None:

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from audit import Report
 from audit.case import Case, open_case
 from audit.disclosure import Disclosure
+from audit.errors import EvidenceError
 from audit.keysearch import QUICK, Coverage, Form, KeyKind, KeySearchSettings, search_keys
 from audit.keysearch.settings import Progress
 from audit.keysearch.trials import CHAIN_STEPS
@@ -23,7 +25,7 @@ from sim.experiments.controls import ControlsRun, run_controls
 from sim.experiments.result import Control, Figure, Result
 from sim.mutants.relay_keys import OUT_OF_REACH, PLACES
 
-__all__ = ["ControlProgress", "run", "settings_of"]
+__all__ = ["ControlProgress", "judge", "run", "settings_of"]
 
 ControlProgress = Callable[[str, int, int], None]
 
@@ -88,6 +90,28 @@ def run(
             problems = _problems(case, coverage)
         finally:
             case.store = None
+    controls = run_controls(settings.workers, [*PLACES, OUT_OF_REACH], control_progress)
+    return _result(coverage, problems, controls, settings)
+
+
+def judge(report: Report, settings: KeySearchSettings, control_progress: ControlProgress | None = None) -> Result:
+    """The same for an audit that has searched already: its search, and the relays that keep keys.
+
+    Args:
+        report: of an audit with these settings.
+        settings: what was searched, and how.
+        control_progress: told of each control as it ends.
+
+    Raises:
+        AuditError: that audit has not searched.
+    """
+    coverage = report.key_coverage
+    if coverage is None:
+        raise EvidenceError("report", "its audit has not searched for keys")
+    (outcome,) = (outcome for outcome in report.outcomes if outcome.about.check_id == "search.windows")
+    problems = list(outcome.missing)
+    if not any(section.name.startswith("memory") for section in coverage.sections):
+        problems.append("no memory image was handed over")
     controls = run_controls(settings.workers, [*PLACES, OUT_OF_REACH], control_progress)
     return _result(coverage, problems, controls, settings)
 

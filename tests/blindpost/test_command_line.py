@@ -64,6 +64,8 @@ prove erased
 prove seizure
 prove harvest
 prove generations
+prove all
+prove verify
 bench
 """
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from audit import disclosure as names
 from audit.case import Case
 from audit.checks.schema import report_unreadable_store
+from audit.equal_values import as_values, repeated, sort_keys
 from audit.manifest import Header
 from audit.outcome import About, Outcome
-from audit.rows import Words, as_values, repeated, sort_keys
+from audit.rows import Words
 from audit.store import Store
 
 ABOUT = About(

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit.disclosure import LINE_BYTES_MAX, LOG, Disclosure
+from audit.equal_values import distinct, repeated, sort_keys
 from audit.errors import BoundError, UnreadableError
 from audit.file_view import AHEAD_BYTES, FileView, sha256_of
-from audit.rows import EnvelopeRows, LiveEnvelopes, PieceLists, RowsByKey, StoredRows, distinct, repeated, sort_keys
+from audit.rows import EnvelopeRows, LiveEnvelopes, PieceLists, RowsByKey, StoredRows
 from audit.schema import TABLES
 from audit.store import read_store
 from tests.audit.auditing import audit_of, missing_of

@@ -135,9 +135,7 @@ class Finder:
             self._search_stream(data, start, start, known, hits)
         return sorted(hits, key=lambda hit: (hit.offset, hit.subject, hit.form))
 
-    def _search_streams(
-        self, data: Bytes, chunk: bytes, start: int, known: frozenset[int], hits: set[Hit]
-    ) -> None:
+    def _search_streams(self, data: Bytes, chunk: bytes, start: int, known: frozenset[int], hits: set[Hit]) -> None:
         found = STREAM_HEADER.search(chunk)
         while found and found.start() < CHUNK_BYTES:
             at = start + found.start()

@@ -1,6 +1,6 @@
 """Scenarios that are shipped with the program: one TOML file each, with its sources and cautions in comments.
 
-    path = shipped("pakistan-2015")        for sim.scenario.scenario.load
+path = shipped("pakistan-2015")        for sim.scenario.scenario.load
 """
 
 from pathlib import Path

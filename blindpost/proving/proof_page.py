@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["proof_page"]
 
+_FIGURES_SHOWN: Final = 12
+"""More are folded away: a picture shows them, or nobody reads them."""
 _SENTENCES: Final = {
     "holds": "Every statement held, and every twin that must fail was caught.",
     "fails": "A statement did not hold. Which, and where, stands below.",
@@ -60,9 +62,9 @@ def proof_page(
 
 
 def _overview(report: Report, results: Sequence[Result], digest: str) -> Iterator[str]:
-    yield f'<p class="meta">Relay <code>{escape(report.relay_id)}</code><br>statement <code>{escape(digest)}</code></p>'
-    yield '<section><h2>What was run</h2><div class="scroll"><table><thead><tr><th>claim</th><th>experiment</th>'
-    yield "<th>statement</th><th>twins caught</th><th>verdict</th></tr></thead><tbody>"
+    yield f'<p class="facts-of">Relay <code>{escape(report.relay_id)}</code><br>statement <code>{escape(digest)}</code></p>'
+    yield '<section><h2>What was run</h2><div class="scroll"><table class="overview"><thead><tr><th>claim</th>'
+    yield "<th>experiment</th><th>statement</th><th>twins caught</th><th>verdict</th></tr></thead><tbody>"
     yield f"<tr><td>C1</td><td>audit</td><td>{escape(report.headline)}</td><td></td>"
     yield f"<td>{report.verdict.value}</td></tr>"
     for result in results:
@@ -78,10 +80,12 @@ def _experiment(result: Result) -> Iterator[str]:
     yield f"<section><h2>{escape(_TITLES.get(result.experiment, result.experiment))}</h2>"
     yield f"<p>{escape(result.claim)}: {escape(result.statement)}</p>"
     yield from (f'<p class="bad">{escape(line)}</p>' for line in result.evidence)
+    long = len(result.figures) > _FIGURES_SHOWN
+    yield "<details><summary>All figures</summary>" if long else ""
     yield '<table class="facts"><tbody>'
     for figure in result.figures:
         yield f"<tr><th>{escape(figure.name)}</th><td>{escape(_value(figure))}</td></tr>"
-    yield "</tbody></table>"
+    yield "</tbody></table>" + ("</details>" if long else "")
     yield "<details><summary>The twins, and what this does not show</summary><table><tbody>"
     for control in result.controls:
         word = "caught" if control.caught else "NOT CAUGHT"

@@ -62,7 +62,8 @@ def proof_page(
 
 
 def _overview(report: Report, results: Sequence[Result], digest: str) -> Iterator[str]:
-    yield f'<p class="facts-of">Relay <code>{escape(report.relay_id)}</code><br>statement <code>{escape(digest)}</code></p>'
+    yield f'<p class="facts-of">Relay <code>{escape(report.relay_id)}</code><br>'
+    yield f"statement <code>{escape(digest)}</code></p>"
     yield '<section><h2>What was run</h2><div class="scroll"><table class="overview"><thead><tr><th>claim</th>'
     yield "<th>experiment</th><th>statement</th><th>twins caught</th><th>verdict</th></tr></thead><tbody>"
     yield f"<tr><td>C1</td><td>audit</td><td>{escape(report.headline)}</td><td></td>"

@@ -271,7 +271,8 @@ class RelayService:
             self._packets.clear()
             packets = self.core.take_packets()
             self._taken.set()
-            if self.core.has_reads():
+            # While a failed read waits to be repeated, the timer wakes the store: nothing else is read before it.
+            if self.core.has_reads() and not self._reads:
                 self._work.set()
             if packets:
                 await self.transport.send(packets)

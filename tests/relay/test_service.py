@@ -258,6 +258,33 @@ async def test_a_body_that_cannot_be_read_now_is_delivered_later(tmp_path: Path)
         await bob.stop()
 
 
+async def test_while_a_failed_read_waits_the_relay_does_not_spin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as relay:
+        ana, bob, eve = await relay.device("ana"), await relay.device("bob", credit=0), await relay.device("eve", 0)
+        await ana.submit(bob, [ana.mail_to(bob)])
+        await ana.submit(eve, [ana.mail_to(eve)])
+        steps = 0
+        step = relay.service._step
+
+        async def counted() -> None:
+            nonlocal steps
+            steps += 1
+            await step()
+
+        monkeypatch.setattr(relay.service, "_step", counted)
+        relay.store.read_fails = 1
+        await bob.subscribe()
+        await until(lambda: relay.store.read_fails == 0, "the failed read")
+        # One more wants a body: that alone must not wake the store again and again until the read is repeated.
+        await eve.subscribe()
+        await until(lambda: len(bob.received) == len(eve.received) == 1, "the deliveries")
+        assert steps < 100, "a loop without a pause takes thousands"
+        for device in (ana, bob, eve):
+            await device.stop()
+
+
 async def test_the_write_ahead_log_is_emptied_when_idle_and_a_failed_attempt_is_repeated(tmp_path: Path) -> None:
     async with running(tmp_path) as relay:
         await until(lambda: relay.store.checkpoints >= 1, "the checkpoint when idle")

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from client.beginning import begin_again
 from client.engine import Engine
+from client.erasing import Erasing
 from client.errors import Unknown
 from client.route import transport_of
 from client.state import Settings, State, Surroundings
@@ -48,6 +49,7 @@ class Running:
         self._transport = transport or transport_of(self._state_at_rest.card, store.home)
         self._engine: Engine | None = None
         self.task: asyncio.Task[None] | None = None
+        self._erasing = Erasing(store)
         if store.rolled_back and self._state_at_rest.device.account:
             begin_again(self._state_at_rest)
             self._state_at_rest = State(store, settings, surroundings)
@@ -79,6 +81,7 @@ class Running:
         """Start the loop."""
         self._engine = Engine(self.store, self._settings, self._surroundings, self._transport)
         self.task = asyncio.create_task(self._engine.run())
+        self._erasing.start()
 
     async def stop(self) -> None:
         """End the loop and let go of the home; raises what the loop failed with."""
@@ -90,6 +93,7 @@ class Running:
             await task
         finally:
             self._engine = self.task = None
+            self._erasing.stop()
             self.store.close()
 
     async def crash(self) -> None:
@@ -98,6 +102,7 @@ class Running:
             self.task.cancel()
             await asyncio.gather(self.task, return_exceptions=True)
         self._engine = self.task = None
+        self._erasing.stop()
         self.store.abandon()
 
     # Waiting

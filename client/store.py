@@ -8,7 +8,8 @@ Rules:
 
 * one step, one transaction: what a step puts and deletes becomes durable together (WAL, `synchronous = FULL`), or none
   of it; only after the step has returned may a packet leave that rests on it;
-* deleted is erased: `secure_delete`, and the WAL is truncated after each 64 steps, at the close and at the opening;
+* deleted is erased: `secure_delete`, and the WAL is truncated after each 64 steps, at the close, at the opening, and
+  while the device runs within a second of each step (client/erasing.py);
 * one process on one home (a file lock), for the life of the store;
 * a restored or copied home is noticed where the device itself can notice it: a counter moves at every open and close,
   in the row `GENERATION` and in a marker file beside the database. The row also names what no copy carries over: the
@@ -42,6 +43,7 @@ LOCK = "lock"
 MARKER = "generation"
 
 _TRUNCATE_AFTER_STEPS = 64
+_BUSY_MS = 5_000
 _SCHEMA = (
     "CREATE TABLE rows (kind INTEGER NOT NULL, name BLOB NOT NULL, sealed BLOB NOT NULL, "
     "PRIMARY KEY (kind, name)) STRICT"
@@ -123,6 +125,10 @@ class Store:
         vault: seals and opens the rows.
         fault: called with `before-commit` and `after-commit` at each transaction; tests stop the world there.
 
+    Attributes:
+        on_commit: called after each step; by client/erasing.py while the device runs.
+        rolled_back: this home was put back from a copy, and nothing was renewed for it yet.
+
     Raises:
         HomeInUse: another process holds the home.
         HomeInvalid: the database cannot be read.
@@ -133,14 +139,15 @@ class Store:
         self._vault = vault
         self._fault = fault or (lambda _boundary: None)
         self._name_key = vault.name_key()
-        self._steps = 0
+        self._steps_in_log = 0
+        self.on_commit: Callable[[], None] | None = None
         self._lock = _locked(home / LOCK)
         try:
             self._connection = _connected(home / DATABASE)
             self.rolled_back = self._restored = self._check_generation()
             self._move_generation()
             # What was erased before a kill still lies in the log that the kill left.
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._truncate_log()
         except sqlite3.Error as error:
             os.close(self._lock)
             raise HomeInvalid(f"{DATABASE}: {error}") from None
@@ -195,9 +202,28 @@ class Store:
         """Move the generation, truncate the WAL, let go of the home."""
         try:
             self._move_generation()
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._truncate_log()
         finally:
             self.abandon()
+
+    def empty_log(self) -> bool:
+        """Truncate the WAL, and wait for nobody who reads the database; returns whether nothing is left in it."""
+        if self._lock < 0 or not self._steps_in_log:
+            return True
+        try:
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                self._truncate_log()
+            finally:
+                self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        except sqlite3.Error:  # a disk that fails now is asked again; what is stored does not depend on it
+            return False
+        return not self._steps_in_log
+
+    def _truncate_log(self) -> None:
+        is_busy, _pages, _moved = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if not is_busy:
+            self._steps_in_log = 0
 
     def abandon(self) -> None:
         """Let go of the home without another write, as a crash would. Calling it twice is harmless."""
@@ -225,10 +251,12 @@ class Store:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise StoreFailed(f"{DATABASE}: {error}") from None
+        self._steps_in_log += 1
         self._fault("after-commit")
-        self._steps += 1
-        if self._steps % _TRUNCATE_AFTER_STEPS == 0:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if self._steps_in_log >= _TRUNCATE_AFTER_STEPS:
+            self.empty_log()
+        if self.on_commit is not None:
+            self.on_commit()
 
     # Names, seals, generations
 
@@ -314,7 +342,7 @@ def _locked(path: Path) -> int:
 
 def _connected(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, _BUSY_MS / 1_000, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")

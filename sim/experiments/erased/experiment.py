@@ -10,11 +10,13 @@ from sim.experiments.erased.brokers import BROKERS, Kept, is_there, kept_by
 from sim.experiments.erased.homes import (
     WAYS,
     KeptLog,
+    KeptLogOfDevice,
     NotSecure,
     after_kill,
     commits_until_erased,
     device_steps_until_erased,
     erased_by,
+    left_by_idle_device,
 )
 from sim.experiments.erased.process import MOMENTS
 from sim.experiments.erased.raw import RUN_BYTES
@@ -39,7 +41,7 @@ def run(progress: Progress | None = None, brokers: tuple[str, ...] = BROKERS) ->
         brokers: those to run, of `BROKERS`; one that is not installed is told as a limit.
     """
     present = [name for name in brokers if is_there(name)]
-    total, done = 2 + len(_TWINS) + 2 * len(MOMENTS) + len(present), 0
+    total, done = 3 + len(_TWINS) + 2 * len(MOMENTS) + len(present), 0
 
     def ended(what: str) -> None:
         nonlocal done
@@ -77,6 +79,8 @@ def run(progress: Progress | None = None, brokers: tuple[str, ...] = BROKERS) ->
             if count > bound:
                 evidence.append(f"{count} {kind} until erased, the bound is {bound}")
         ended("by the count")
+        _of_idle_device(fresh("idle"), fresh("idle twin"), figures, evidence, controls)
+        ended("an idle device")
         for what in ("relay", "device"):
             for moment in MOMENTS:
                 _after_kill(what, moment, fresh(f"{what} {moment}"), figures, evidence, controls)
@@ -90,7 +94,8 @@ def run(progress: Progress | None = None, brokers: tuple[str, ...] = BROKERS) ->
         statement=(
             f"After ack, withdrawal or expiry no run of {RUN_BYTES} bytes of an envelope is left in the relay's home "
             f"within 1 second or {CHECKPOINT_COMMITS} commits, nor of an erased row in a device's within "
-            f"{DEVICE_STEPS} steps, nor once either is open again after kill -9; and no broker keeps a packet."
+            f"{DEVICE_STEPS} steps, or 1 second while it runs, nor once either is open again after kill -9; "
+            "and no broker keeps a packet."
         ),
         held=not evidence,
         parameters={"brokers": ", ".join(present) or "none"},
@@ -100,11 +105,23 @@ def run(progress: Progress | None = None, brokers: tuple[str, ...] = BROKERS) ->
             "below the file system: what a flash disk, a snapshot or a swap area keeps",
             f"runs shorter than {RUN_BYTES} bytes; the audit counts such page residue and bounds it",
             "memory of the processes, and copies that somebody made before the erasure, disclosures among them",
-            "a device that is idle keeps erased rows, sealed, until its next 64 steps, or until it is closed or opened",
+            "a device's home that is open while its loop does not run: until 64 steps, or its close",
+            "a database that somebody else is reading, a copy under way for one: until they have done",
             *(f"{name}: is not installed here" for name in brokers if name not in present),
         ),
         evidence=tuple(evidence),
     )
+
+
+def _of_idle_device(
+    folder: Path, twin: Path, figures: list[Figure], evidence: list[str], controls: list[Control]
+) -> None:
+    left = left_by_idle_device(folder)
+    figures.append(Figure("windows of a row left by a device that erased it and is idle", sum(left.values())))
+    evidence += [f"idle device: {count} windows in {file}" for file, count in left.items()]
+    of_twin = left_by_idle_device(twin, KeptLogOfDevice)
+    how = f"found in {', '.join(sorted(of_twin)) or 'no file'}"
+    controls.append(Control("device's log kept", "leaves its write-ahead log as it is", bool(of_twin), how))
 
 
 def _after_kill(

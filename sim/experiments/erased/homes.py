@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import client.home
 import relay.process
 from client.content import Kind as ContentKind
 from client.device import Device
 from client.store import Kind
+from client.store import Store as DeviceStore
 from relay.core.events import Batch, EnvelopeRow, UsedTokenRow
 from relay.store.protocol import CHECKPOINT_COMMITS
 from relay.store.sqlite import SqliteStore
@@ -30,11 +32,13 @@ from sim.world import ABSENT, LoopbackDevices, World, replaced, stored_envelopes
 __all__ = [
     "WAYS",
     "KeptLog",
+    "KeptLogOfDevice",
     "NotSecure",
     "after_kill",
     "commits_until_erased",
     "device_steps_until_erased",
     "erased_by",
+    "left_by_idle_device",
 ]
 
 WAYS: Final = ("acknowledged", "withdrawn", "expired")
@@ -63,6 +67,14 @@ class KeptLog(SqliteStore):
     def checkpoint(self) -> int:
         """Do nothing, and say so."""
         return 0
+
+
+class KeptLogOfDevice(DeviceStore):
+    """The twin of a device's store: while it is idle its log is left as it is."""
+
+    def empty_log(self) -> bool:
+        """Do nothing, and say that it is done."""
+        return True
 
 
 def erased_by(folder: Path, store: type[SqliteStore] = SqliteStore) -> dict[str, dict[str, int]]:
@@ -178,6 +190,39 @@ def device_steps_until_erased(folder: Path) -> int:
     finally:
         store.close()
     raise AssertionError("it is never erased")
+
+
+def left_by_idle_device(folder: Path, store: type[DeviceStore] = DeviceStore) -> dict[str, int]:
+    """A device erases a message and then does nothing: the files of its home that still hold windows of the row.
+
+    Args:
+        folder: where the world is made; it must be empty.
+        store: the device's store, or a twin.
+
+    Raises:
+        AssertionError: the row was not found in the files before, so that nothing is shown.
+    """
+    with replaced(client.home, "Store", store):
+        return asyncio.run(_left_by_idle_device(folder))
+
+
+async def _left_by_idle_device(folder: Path) -> dict[str, int]:
+    async with World.start(folder) as world:
+        device, home = world.devices[ABSENT], folder / ABSENT.partition("@")[0]
+        await world.say(_SENDER, (ABSENT,), "a text that is erased" * 100)
+        messages = await device.receive(_WAIT_S)
+        await device.idle(_WAIT_S)
+        (sealed,) = _kept_rows(device.state.store)
+        assert left_in(home, [sealed]), "the search must find what is there"
+        device.erase(messages)
+        assert not _kept_rows(device.state.store)
+        await asyncio.sleep(BOUND_S)
+        return left_in(home, [sealed])
+
+
+def _kept_rows(store: object) -> list[bytes]:
+    connection: sqlite3.Connection = vars(store)["_connection"]
+    return [row for (row,) in connection.execute("SELECT sealed FROM rows WHERE kind = ?", (int(Kind.KEPT),))]
 
 
 def _sealed_rows(store: object, size: int) -> list[bytes]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from client.store import Store
 from relay.store.sqlite import SqliteStore
 from sim.experiments.erased import brokers, experiment, homes, process, raw
 from sim.experiments.erased.brokers import Kept
@@ -42,6 +43,11 @@ def test_a_relay_that_keeps_its_log_is_over_any_bound(tmp_path: Path, monkeypatc
 
 def test_a_device_erases_within_64_steps(tmp_path: Path) -> None:
     assert 1 <= homes.device_steps_until_erased(tmp_path) <= experiment.DEVICE_STEPS
+
+
+@pytest.mark.parametrize(("store", "files"), [(Store, set()), (homes.KeptLogOfDevice, {"device.sqlite-wal"})])
+def test_an_idle_device_and_its_twin(tmp_path: Path, store: type[Store], files: set[str]) -> None:
+    assert set(homes.left_by_idle_device(tmp_path, store)) == files
 
 
 @pytest.mark.parametrize("what", ["relay", "device"])
@@ -98,6 +104,7 @@ def result_of(monkeypatch: pytest.MonkeyPatch, **found: Any) -> Result:
         },
         "commits_until_erased": lambda _folder: 50,
         "device_steps_until_erased": lambda _folder: 64,
+        "left_by_idle_device": lambda _folder, store=Store: {} if store is Store else {"device.sqlite-wal": 2},
         "after_kill": lambda _what, moment, _folder: (9, 9 if moment == process.MOMENTS[0] else 0),
         "is_there": lambda name: name == "mosquitto",
         "kept_by": lambda _name, _folder: Kept(30, {}, {"mosquitto.db": 5}),
@@ -110,7 +117,7 @@ def result_of(monkeypatch: pytest.MonkeyPatch, **found: Any) -> Result:
 def test_it_holds_where_nothing_is_left_and_each_twin_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     result = result_of(monkeypatch)
     assert result.verdict is Verdict.HOLDS
-    assert len(result.controls) == 5
+    assert len(result.controls) == 6
     assert "nats-server: is not installed here" in result.limits
 
 
@@ -120,6 +127,7 @@ def test_it_holds_where_nothing_is_left_and_each_twin_is_found_out(monkeypatch: 
         ({"erased_by": lambda _folder, _store=None: {way: {"store.sqlite-wal": 2} for way in homes.WAYS}}, "2 windows"),
         ({"commits_until_erased": lambda _folder: 51}, "51 commits"),
         ({"device_steps_until_erased": lambda _folder: 65}, "65 steps"),
+        ({"left_by_idle_device": lambda _folder, _store=None: {"device.sqlite-wal": 4}}, "idle device: 4 windows"),
         ({"after_kill": lambda _what, _moment, _folder: (9, 9)}, "once it is open again"),
         ({"after_kill": lambda _what, moment, _folder: (0, 9 * (moment == process.MOMENTS[0]))}, "shows nothing"),
         (
@@ -139,6 +147,7 @@ def test_whatever_is_left_fails_it(monkeypatch: pytest.MonkeyPatch, found: dict[
     "found",
     [
         {"erased_by": lambda _folder, _store=None: {way: {} for way in homes.WAYS}},
+        {"left_by_idle_device": lambda _folder, _store=None: {}},
         {"kept_by": lambda _name, _folder: Kept(30, {}, {})},
         {"after_kill": lambda _what, _moment, _folder: (9, 0)},
     ],

@@ -18,6 +18,7 @@ from blindpost.commands import (
     receive,
     relay,
     safety_number,
+    simulate,
     tenant,
     volunteer,
 )
@@ -41,6 +42,7 @@ FAMILIES: tuple[Callable[["Subparsers[Parser]"], None], ...] = (
     order.add_commands,
     volunteer.add_commands,
     audit.add_commands,
+    simulate.add_commands,
     prove.add_commands,
     bench.add_commands,
 )

@@ -23,6 +23,7 @@ class Relay(Part, frozen=True):
         retention_days: how long the relay keeps what nobody fetched.
         mailbox_envelopes_max: quota of one mailbox.
         mailbox_bytes_max: quota of one mailbox.
+        redeliver_most_s: longest pause between two deliveries of what a device does not acknowledge.
     """
 
     protection: Protection = "blindpost"
@@ -32,6 +33,7 @@ class Relay(Part, frozen=True):
     retention_days: Annotated[int, Meta(ge=1, le=30)] = 30
     mailbox_envelopes_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     mailbox_bytes_max: Annotated[int, Meta(ge=200_000, le=2**40)] = 256 * 1024 * 1024
+    redeliver_most_s: Annotated[float, Meta(ge=5.0, le=86_400.0)] = 60.0
 
 
 class Jurisdiction(Part, frozen=True):

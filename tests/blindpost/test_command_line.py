@@ -54,6 +54,7 @@ canary
 order wholesale
 volunteer
 audit
+simulate
 prove controls
 prove keysearch
 prove noninterference

@@ -1,0 +1,139 @@
+"""`blindpost simulate`: a scenario in virtual time, one seed one run."""
+
+import datetime
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blindpost.errors import CommandError
+from blindpost.exit_status import ExitStatus
+from blindpost.parser import Options, Parser, Subparsers, add_command
+
+if TYPE_CHECKING:
+    from sim.engine.outcome import Outcome
+    from sim.scenario.scenario import Scenario
+
+__all__ = ["add_commands"]
+
+_EXAMPLES = (
+    "blindpost simulate pakistan-2015.toml --out pakistan",
+    "blindpost simulate bad-week.toml --seed 7 --people 40",
+    "blindpost simulate pakistan-2015.toml --set \"relay.protection = 'global-pin-key'\"",
+)
+_DESCRIPTION = (
+    "Run a scenario (docs/scenarios.md): countries, companies, people, networks and disks that fail, orders, and what "
+    "must hold. The relay is the real one, the time is not. The same seed gives the same run. Exit status 0 only if "
+    "every assertion holds, 1 if one does not. With --out, DIR gets a timeline page, CSV files, a summary, and every "
+    "order's disclosure with its audit."
+)
+
+
+def add_commands(subparsers: "Subparsers[Parser]") -> None:
+    """Add the command."""
+    parser = add_command(
+        subparsers,
+        "simulate",
+        summary="run a scenario of orders, faults and people in virtual time",
+        description=_DESCRIPTION,
+        examples=_EXAMPLES,
+        run=_run,
+    )
+    parser.add_argument("scenario", type=Path, metavar="SCENARIO.toml", help="what happens, and what must hold")
+    parser.add_argument("--seed", type=int, metavar="N", help="by what chance (default: the scenario's)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="a new or empty directory for what comes of it")
+    parser.add_argument("--people", type=int, metavar="N", help="the same companies with about so many people in all")
+    parser.add_argument("--crypto", choices=("sized", "real"), help="instead of what the scenario says")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="replace one line of the scenario; may be repeated",
+    )
+
+
+def _run(options: Options) -> int:
+    scenario = _scenario(options)
+    out = options.out
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CommandError(f"{out} is not an empty directory", "", ExitStatus.CANNOT_CREATE)
+    if out is not None:
+        return _simulate(scenario, options.seed, out, keep=True)
+    with tempfile.TemporaryDirectory(prefix="blindpost-simulate-") as scratch:
+        return _simulate(scenario, options.seed, Path(scratch), keep=False)
+
+
+def _scenario(options: Options) -> "Scenario":
+    from msgspec.structs import replace
+
+    from sim.scenario.base import ScenarioError
+    from sim.scenario.scenario import load, scaled
+
+    try:
+        scenario = load(options.scenario, options.set)
+    except ScenarioError as error:
+        raise CommandError(f"{options.scenario.name}: {error}", "see docs/scenarios.md", ExitStatus.DATA) from None
+    except OSError as error:
+        raise CommandError(f"{options.scenario}: {error.strerror}", "", ExitStatus.NO_INPUT) from None
+    if options.people is not None:
+        if options.people < 2:
+            raise CommandError(f"--people {options.people} is fewer than 2", "", ExitStatus.USAGE)
+        scenario = scaled(scenario, options.people)
+    return scenario if options.crypto is None else replace(scenario, crypto=options.crypto)
+
+
+def _simulate(scenario: "Scenario", seed: int | None, out: Path, *, keep: bool) -> int:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from sim.engine.run import run
+    from sim.report.pages import write_report
+
+    begins_s = scenario.start.unix_s
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[date]}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(scenario.name, total=scenario.days * 86_400, date=str(scenario.start))
+
+        def progress(now_s: int) -> None:
+            date = datetime.datetime.fromtimestamp(now_s, datetime.UTC).strftime("%Y-%m-%d %H:%M")
+            bar.update(task, completed=now_s - begins_s, date=date)
+
+        outcome = run(scenario, out, seed=seed, progress=progress)
+    if keep:
+        write_report(outcome, out)
+    _show(outcome, Console(highlight=False, soft_wrap=True))
+    if keep:
+        print(f"\n{out}/timeline.html: what happened, on one page")
+    return ExitStatus.OK if outcome.held else ExitStatus.NOT_BLIND
+
+
+def _show(outcome: "Outcome", console: "object") -> None:
+    from rich.console import Console
+
+    assert isinstance(console, Console)
+    scenario, ledger = outcome.scenario, outcome.ledger
+    console.print(f"{scenario.name}: {scenario.title}" if scenario.title else scenario.name, style="bold", markup=False)
+    console.print(
+        f"{scenario.start} to {scenario.end}, seed {outcome.seed}, crypto {outcome.crypto}, "
+        f"protection {scenario.relay.protection}; {outcome.people} people, {outcome.devices} devices",
+        markup=False,
+    )
+    console.print(
+        f"{ledger.messages} messages written, {ledger.total('receipted')} envelopes receipted, "
+        f"{ledger.total('shown')} shown; at most {ledger.backlog_most} waited",
+        markup=False,
+    )
+    faults = ", ".join(f"{kind} {count}" for kind, count in outcome.faults.items() if count)
+    console.print(f"faults: {faults or 'none'}", markup=False)
+    for happening in outcome.happenings:
+        date = datetime.datetime.fromtimestamp(happening.at_s, datetime.UTC).strftime("%Y-%m-%d")
+        console.print(f"  {date}  {happening.jurisdiction:12} {happening.what:12} {happening.text}", markup=False)
+    for served in outcome.served:
+        if served.disclosed is not None:
+            found = f"{served.disclosed.verdict}, {served.disclosed.messages_read} contents read"
+            console.print(f"  {served.order.id}: disclosure {found}", markup=False)
+    console.print()
+    for one in outcome.checks:
+        style = "green" if one.held else "bold red"
+        word = "holds" if one.held else "FAILS"
+        console.print(f"  {word}  {one.check}: {one.about}: {one.found}", style=style, markup=False)

@@ -1,0 +1,212 @@
+"""The relay's process: the real core on a disk, worked in turns of virtual time, killed and started again.
+
+    receive ─▶ core.receive                   for each packet of the moment
+    pump    ─▶ tick, batches, commits, reads  until the core has nothing to do; what it says is taken out
+
+It is relay/service.py's loop without threads and sockets. A commit on a slow disk ends later: meanwhile the next batch
+gathers, as there.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from relay.core import CoreConfig, RelayCore, RelayIdentity
+from relay.core.events import Batch, CoreCounters
+from relay.log import RelayLog
+from relay.store.protocol import StoreError
+from sim.engine.disk import Disk, PowerCut
+
+__all__ = ["Machine"]
+
+
+class Machine:
+    """One relay.
+
+    Args:
+        config: its limits.
+        identity: who it is.
+        disk: its rows.
+        entropy: random bytes.
+        now_ms: true time.
+        later: calls something at a moment, in true milliseconds.
+        died: called when a torn write has ended the process.
+        log: what it writes about itself.
+    """
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        identity: RelayIdentity,
+        disk: Disk,
+        entropy: Callable[[int], bytes],
+        now_ms: Callable[[], int],
+        later: Callable[[int, Callable[[], None]], None],
+        died: Callable[[], None],
+        log: RelayLog,
+    ) -> None:
+        self.disk = disk
+        self.clock_offset_ms = 0
+        self.core: RelayCore | None = None
+        self.starts = 0
+        self._config = config
+        self._identity = identity
+        self._entropy = entropy
+        self._now_ms = now_ms
+        self._later = later
+        self._died = died
+        self._log = log
+        self._counted = CoreCounters()
+        self._under_way: Batch | None = None
+        self._due_ms: int | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a process runs."""
+        return self.core is not None
+
+    def start(self) -> None:
+        """Begin on what the disk holds."""
+        assert self.core is None, "it runs already"
+        self.starts += 1
+        self.core = RelayCore(self._config, self._identity, self.disk.load(), self._entropy)
+        self.core.not_before(self._log.time_s * 1_000)
+        self._log.started(self.starts, self._identity.partition)
+        self._log.ready()
+
+    def kill(self) -> None:
+        """End without a trace."""
+        if self.core is not None:
+            _add(self._counted, self.core.counters)
+        self.core = None
+        self._under_way = None
+        self._due_ms = None
+
+    def disclosed(self, at_s: int) -> None:
+        """An order was served: no later commit or line is dated before."""
+        self._log.not_before(at_s)
+        self._log.disclosed(_FILES, 0)
+        if self.core is not None:
+            self.core.not_before(1_000 * at_s)
+
+    @property
+    def counters(self) -> CoreCounters:
+        """Of all starts together; what is of now is of now."""
+        whole = CoreCounters()
+        _add(whole, self._counted)
+        if self.core is not None:
+            _add(whole, self.core.counters)
+            whole.links = self.core.counters.links
+            whole.envelopes_held = self.core.counters.envelopes_held
+        return whole
+
+    @property
+    def envelopes_held(self) -> int:
+        """Undelivered envelopes."""
+        return self.core.counters.envelopes_held if self.core is not None else 0
+
+    def receive(self, tag: bytes, packet: bytes, now_ms: int) -> None:
+        """A packet has come from the broker; a relay that is down does not hear it."""
+        if self.core is not None:
+            self.core.receive(tag, packet, now_ms + self.clock_offset_ms)
+
+    def pump(self, now_ms: int) -> list[tuple[bytes, bytes]]:
+        """Do what is to be done at this moment; returns what is to be sent."""
+        core = self.core
+        if core is None:
+            return []
+        clock_ms = now_ms + self.clock_offset_ms
+        deadline_ms = core.next_deadline()
+        if deadline_ms is not None and deadline_ms <= clock_ms:
+            core.tick(clock_ms)
+        try:
+            self._commit_all(core, now_ms, clock_ms)
+        except PowerCut:
+            self.kill()
+            self._died()
+            return []
+        while core.has_reads():
+            reads = core.take_reads()
+            if not reads:
+                break
+            core.loaded([(read, self.disk.read(read.seqs)) for read in reads], clock_ms)
+        packets = core.take_packets()
+        self._arm(core, now_ms)
+        return packets
+
+    def _commit_all(self, core: RelayCore, now_ms: int, clock_ms: int) -> None:
+        if self._under_way is not None:
+            return
+        idle = 0
+        while core.has_work() and idle < 2:
+            batch = core.take_batch(clock_ms)
+            if batch is None:
+                idle += 1
+                continue
+            if self.disk.delay_ms:
+                self._under_way = batch
+                self._later(now_ms + self.disk.delay_ms, partial(self._end_slow, core, batch))
+                return
+            self._store(core, batch, clock_ms)
+
+    def _store(self, core: RelayCore, batch: Batch, clock_ms: int) -> None:
+        try:
+            self.disk.commit(batch)
+        except StoreError as error:
+            core.aborted(batch, error, clock_ms)
+            self._log.aborted(len(batch.envelopes))
+        else:
+            core.committed(batch, clock_ms)
+            index = batch.commit.idx if batch.commit is not None else 0
+            self._log.committed(index, len(batch.envelopes), batch.acks, batch.body_bytes)
+
+    def _end_slow(self, core: RelayCore, batch: Batch) -> None:
+        """The slow disk is done; unless the process has died meanwhile."""
+        if self.core is not core or self._under_way is not batch:
+            return
+        self._under_way = None
+        try:
+            self._store(core, batch, self._now_ms() + self.clock_offset_ms)
+        except PowerCut:
+            self.kill()
+            self._died()
+
+    def _arm(self, core: RelayCore, now_ms: int) -> None:
+        deadline_ms = core.next_deadline()
+        if deadline_ms is None:
+            return
+        # Whole seconds: a thousand timers of one second cost one turn.
+        due_ms = max(-(-(deadline_ms - self.clock_offset_ms) // 1_000) * 1_000, now_ms + 1)
+        if self._due_ms is None or self._due_ms <= now_ms or due_ms < self._due_ms:
+            self._due_ms = due_ms
+            self._later(due_ms, _nothing)
+
+
+def _nothing() -> None:
+    """The moment itself is what is wanted: the relay is pumped at each."""
+
+
+_FILES = 4
+"""Of a disclosure without a memory image (protocol.md section 11)."""
+_SUMS = (
+    "links_made",
+    "packets",
+    "packets_dropped",
+    "frames",
+    "frames_sent",
+    "envelopes",
+    "body_bytes",
+    "acks",
+    "withdrawals",
+    "expired",
+    "deliveries",
+    "commits",
+    "aborted",
+    "reads_missing",
+)
+
+
+def _add(whole: CoreCounters, part: CoreCounters) -> None:
+    for name in _SUMS:
+        setattr(whole, name, getattr(whole, name) + getattr(part, name))
+    for code, count in part.refusals.items():
+        whole.refusals[code] = whole.refusals.get(code, 0) + count

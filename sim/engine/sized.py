@@ -1,0 +1,151 @@
+"""A run with `crypto = "sized"`: the town in memory, the relay's home on a disk for its log and its disclosures."""
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+
+from relay import home as relay_home
+from relay.home import Home
+from relay.store.memory import MemoryStore
+from relay.store.protocol import Store
+from relay.store.sqlite import SqliteStore
+from sim.engine.chance import generator
+from sim.engine.disclosures import Disclosed, disclose
+from sim.engine.disk import Disk, SimulatedStore
+from sim.engine.outcome import Outcome, ServedOrder
+from sim.engine.population import draw_population
+from sim.engine.standin import standing_in
+from sim.engine.town import Town
+from sim.orders.policy import answer_to, discloses
+from sim.orders.service import happenings, service_changes
+from sim.scenario.base import DAY_S
+from sim.scenario.scenario import Scenario
+from sim.scenario.timeline import Order
+
+__all__ = ["run_sized"]
+
+Progress = Callable[[int], None]
+
+
+def run_sized(scenario: Scenario, seed: int, folder: Path, progress: Progress) -> Outcome:
+    """Run a scenario.
+
+    Args:
+        scenario: which.
+        seed: by what chance.
+        folder: an empty one; the relay's home and the orders' disclosures go there.
+        progress: told the simulated time, in Unix seconds.
+    """
+    home = _home(scenario, seed, folder / "relay")
+    store: Store = _store(scenario, home)
+    disk = Disk(store, generator(seed, "disk"))
+    population = draw_population(scenario, seed)
+    gc_was_on = gc.isenabled()
+    # A month's million rows have no cycles; to look for them again and again would take half of the time.
+    gc.disable()
+    try:
+        with standing_in():
+            identity = home.load_keys().identity(home.config.partition)
+            town = Town(scenario, population, seed, identity, disk, home.log_path)
+            town.on_hour = progress
+            bench = _Bench(scenario, town, home, folder)
+            town.play(bench.serve, [(order.date.unix_s, number) for number, order in enumerate(scenario.order)])
+    finally:
+        if gc_was_on:
+            gc.enable()
+    lost = _lost(town, store)
+    store.close()
+    return Outcome(
+        scenario,
+        seed,
+        "sized",
+        len(population),
+        len(town.handsets),
+        town.ledger,
+        bench.finished(),
+        town.faults.counts,
+        service_changes(scenario),
+        happenings(scenario),
+        lost,
+        len(town.alarms),
+    )
+
+
+def _home(scenario: Scenario, seed: int, path: Path) -> Home:
+    relay = scenario.relay
+    # No broker listens there: the simulated network takes its place.
+    return relay_home.init(
+        path,
+        generator(seed, "relay key").randbytes,
+        broker="mqtt://127.0.0.1:9",
+        retention_s=relay.retention_days * DAY_S,
+        mailbox_envelopes_max=relay.mailbox_envelopes_max,
+        mailbox_bytes_max=relay.mailbox_bytes_max,
+    )
+
+
+def _store(scenario: Scenario, home: Home) -> Store:
+    relay_id = home.card.relay_id
+    if scenario.relay.store == "sqlite":
+        return SqliteStore(home.store_path, relay_id)
+    return SimulatedStore(relay_id)
+
+
+class _Bench:
+    """Serves the orders of a run."""
+
+    def __init__(self, scenario: Scenario, town: Town, home: Home, folder: Path) -> None:
+        self._scenario = scenario
+        self._town = town
+        self._home = home
+        self._folder = folder
+        self._choices = generator(town.seed, "orders")
+        self._served: list[ServedOrder] = []
+
+    def serve(self, number: int) -> None:
+        """Serve an order, now."""
+        order = self._scenario.order[number]
+        at_s = self._town.calendar.now_ms // 1_000
+        answer = answer_to(order, self._scenario.jurisdiction_of(order.jurisdiction))
+        person = self._person(order)
+        disclosed = self._disclose(order, at_s) if discloses(order) else None
+        self._served.append(ServedOrder(order, at_s, answer, person, self._town.held_of(person), disclosed))
+
+    def finished(self) -> list[ServedOrder]:
+        """All of them, at the end of the run."""
+        return self._served
+
+    def _person(self, order: Order) -> str:
+        if order.person or order.kind not in _ABOUT_ONE:
+            return order.person
+        place = [one.name for one in self._scenario.jurisdiction].index(order.jurisdiction)
+        people = self._town.population.of_place(place) or range(len(self._town.population))
+        return self._town.accounts[self._choices.choice(people)]
+
+    def _disclose(self, order: Order, at_s: int) -> Disclosed:
+        store = self._town.disk.store
+        folder = self._folder / "orders" / order.id
+        if isinstance(store, MemoryStore):
+            held: MemoryStore | Path = store
+        else:
+            store.checkpoint()
+            held = self._home.store_path
+        disclosed = disclose(self._home, held, folder, at_s)
+        self._town.machine.disclosed(at_s)
+        return disclosed
+
+
+_ABOUT_ONE = frozenset(
+    {"content-of-person", "interception", "subscriber-record", "past-metadata", "prospective-metadata", "preservation"}
+    | {"ghost-device"}
+)
+
+
+def _lost(town: Town, store: Store) -> int:
+    """Receipted envelopes that were neither shown nor withdrawn, have not expired, and are not there."""
+    now_s = town.calendar.now_ms // 1_000
+    held = {row.envelope_id for row in store.load().envelopes}
+    return sum(
+        not (sent.shown or sent.withdrawn or sent.expiry_s <= now_s or sent.envelope_id in held)
+        for sent in town.ledger.receipted()
+    )

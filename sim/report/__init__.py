@@ -1,0 +1,1 @@
+"""What a run leaves for people: CSV files for researchers, a JSON summary, and a timeline page."""

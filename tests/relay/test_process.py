@@ -1,19 +1,24 @@
 """The relay's own process: it serves links, stops when told, survives kill -9, and loads nothing that it must not."""
 
 import asyncio
+import contextlib
 import random
 import re
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiomqtt
 import pytest
 
 from benchmarks.wire_device import Mail, WireDevice
 from relay.control import Connection, Status, StatusRequest
 from relay.home import Home
+from relay.transport.address import BrokerAddress
+from sim.experiments.erased.raw import windows
 from tests.relay.running import (
     PROJECT,
     RelayProcess,
@@ -109,18 +114,72 @@ async def test_a_relay_moves_to_another_broker_when_it_is_started_with_it(tmp_pa
     assert Home.open(home.path).card == home.card
 
 
+@contextlib.asynccontextmanager
+async def packets_through(broker: BrokerAddress) -> AsyncIterator[list[bytes]]:
+    """Every packet of a relay and its devices, as a listener at the broker sees it."""
+    packets: list[bytes] = []
+
+    async def listen(client: aiomqtt.Client) -> None:
+        async for message in client.messages:
+            assert isinstance(message.payload, bytes)
+            packets.append(message.payload)
+
+    async with aiomqtt.Client(broker.host, broker.port, clean_session=True) as client:
+        await client.subscribe("bp/#", qos=0)
+        task = asyncio.create_task(listen(client))
+        try:
+            yield packets
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def session_record(relay_id: bytes) -> "re.Pattern[bytes]":
+    """What the NATS server writes down of a session that is not to be remembered: the topics that it listens on.
+
+    It does so while the connection stands, and takes it away after its end, when it comes to it.
+    """
+    topic = rb'"bp\.%b\.[0-9a-f]{32}\.down":0' % relay_id.hex().encode()
+    return re.compile(rb'\{"origin":"\w*","id":"\w*","clean":true,"subs":\{%b(,%b)*\}\}' % (topic, topic))
+
+
 @pytest.mark.nats_server
-async def test_nothing_of_an_envelope_stays_in_the_nats_servers_store(tmp_path: Path) -> None:
+async def test_nothing_of_an_envelope_is_in_the_nats_servers_store_which_names_topics_of_the_linked(
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "jetstream"
+
+    def kept() -> bytes:
+        while True:
+            # The server replaces files while they are read.
+            with contextlib.suppress(FileNotFoundError):
+                return b"".join(path.read_bytes() for path in sorted(store.rglob("*")) if path.is_file())
+
+    def is_clean(raw: bytes, packets: list[bytes]) -> bool:
+        """No topic but in the records, and whatever a packet holds, its topic would stand beside it; no packet."""
+        found = any(window in raw for packet in packets for window in windows(packet))
+        return relay_id not in record.sub(b"", raw) and not found
+
     with nats_server(tmp_path) as (address, device_address):
         home = make_home(tmp_path / "home", address.url, device_address.url)
-        with RelayProcess(home) as relay:
-            await exchange(relay, 5)
-    files = [path for path in (tmp_path / "jetstream").rglob("*") if path.is_file()]
-    kept = b"".join(path.read_bytes() for path in files)
-    assert kept, "MQTT on NATS keeps its sessions in JetStream"
-    # Whatever a packet holds, its topic would stand beside it.
-    assert home.card.relay_id.hex().encode() not in kept
-    assert len(kept) < 65_536
+        relay_id, record = home.card.relay_id.hex().encode(), session_record(home.card.relay_id)
+        async with packets_through(device_address) as packets:
+            with RelayProcess(home) as relay:
+                async with hub_of(home) as hub:
+                    ana, bob = [await enrolled(hub, device_of(home, name)) for name in ("ana", "bob")]
+                    await ana.submit(bob, [ana.mail_to(bob) for _ in range(5)])
+                    assert ana.check_receipts() == 5
+                    await until(lambda: len(bob.received) == 5, "the deliveries")
+                    await until(lambda: record.search(kept()) is not None, "the record of the linked")
+                    assert is_clean(kept(), packets)
+                    await ana.stop()
+                    await bob.stop()
+                assert relay.stop()[0] == 0
+        assert len(packets) > 10
+    assert is_clean(kept(), packets)
+    assert not is_clean(kept() + packets[-1], packets)
+    assert not is_clean(kept() + relay_id, packets)
+    assert len(kept()) < 65_536
 
 
 def test_a_second_relay_on_the_same_home_is_refused(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 A real broker that may persist, a real relay process, real devices, one of them away while mail comes for it. A listener
 writes down every packet; then the broker is ended, which makes it save what it has, and its directory is searched for
-all of them. The twin is a session that the broker must remember, subscribed at QoS 1: there the broker keeps a copy for
-whoever is away.
+all of them. A topic is no packet: the NATS server writes down which topic each connected session listens on, and that
+is not counted here. The twin is a session that the broker must remember, subscribed at QoS 1: there the broker keeps a
+copy for whoever is away.
 """
 
 import asyncio

@@ -107,6 +107,7 @@ def run(progress: Progress | None = None, brokers: tuple[str, ...] = BROKERS) ->
             "memory of the processes, and copies that somebody made before the erasure, disclosures among them",
             "a device's home that is open while its loop does not run: until 64 steps, or its close",
             "a database that somebody else is reading, a copy under way for one: until they have done",
+            "what a broker writes down of who is connected: the NATS server a session for each device, with its topic",
             *(f"{name}: is not installed here" for name in brokers if name not in present),
         ),
         evidence=tuple(evidence),

@@ -4,8 +4,9 @@
 relay's own user, or root. A message is u32(length) and canonical MessagePack, one request at a time, one answer each:
 
     request  [1] status   [2, domain, admin key] tenant_add   [3, out, memory] disclose   [4] seal   [5] stop
+             [6, scope, name] find
     answer   [0, kind, text] failed   [1, [[name, count], …]] status   [2] done   [3, pid] copied
-             [4, files, rotated] sealed
+             [4, files, rotated] sealed   [5, mailboxes, envelopes, body bytes, [held record, …]] found
 
 `disclose` and `seal` are two stages of one order on one connection (relay/disclosure.py): between them the store stands
 still and, with a memory image, the orderer reads the relay's memory. If the connection ends, or nothing comes for
@@ -21,7 +22,7 @@ import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta
 
@@ -29,12 +30,15 @@ from relay.core.events import CoreCounters
 from relay.tasks import end_tasks
 from wire.codec import Key, Record, decode, encode
 from wire.errors import BlindpostError, FormatError
-from wire.limits import DOMAIN_BYTES_MAX
+from wire.limits import ACCOUNT_BYTES_MAX, DOMAIN_BYTES_MAX
 
 MESSAGE_BYTES_MAX = 65_536
+ANSWER_BYTES_MAX = 64 * 1024 * 1024
+"""What is held about somebody with full mailboxes is long."""
 ORDER_S_MAX = 120.0
 CONNECTIONS_MAX = 8
 _SOCKET_PATH_BYTES_MAX = 100
+_RECEIVED_BYTES = 1_048_576
 
 Path_ = Annotated[str, Meta(min_length=1, max_length=4_096)]
 Domain = Annotated[str, Meta(min_length=1, max_length=DOMAIN_BYTES_MAX)]
@@ -68,6 +72,13 @@ class StopRequest(Record, frozen=True, tag=5):
     """Shut down."""
 
 
+class FindRequest(Record, frozen=True, tag=6):
+    """What is held about a scope: everybody, a tenant, an account or a mailbox (relay/core/docket.py)."""
+
+    scope: Literal["all", "tenant", "account", "mailbox"]
+    name: Annotated[str, Meta(max_length=ACCOUNT_BYTES_MAX)]
+
+
 class Failed(Record, frozen=True, tag=0):
     """The request was not served; `kind` is the error's class, `text` its words."""
 
@@ -98,8 +109,17 @@ class Sealed(Record, frozen=True, tag=4):
     rotated: bool
 
 
-Request: TypeAlias = StatusRequest | TenantAddRequest | DiscloseRequest | SealRequest | StopRequest
-Answer: TypeAlias = Failed | Status | Done | Copied | Sealed
+class Found(Record, frozen=True, tag=5):
+    """What is held: how many mailboxes and waiting envelopes, and for an account the record (wire/held.py)."""
+
+    mailboxes: Count
+    envelopes: Count
+    body_bytes: Count
+    held: Annotated[tuple[bytes, ...], Meta(max_length=1)]
+
+
+Request: TypeAlias = StatusRequest | TenantAddRequest | DiscloseRequest | SealRequest | StopRequest | FindRequest
+Answer: TypeAlias = Failed | Status | Done | Copied | Sealed | Found
 Serve: TypeAlias = Callable[["Peer", Request], Awaitable[Answer]]
 
 
@@ -284,8 +304,8 @@ class Connection:
         try:
             self._socket.sendall(_framed(request))
             length = int.from_bytes(self._exactly(4), "big")
-            if length > MESSAGE_BYTES_MAX:
-                raise FormatError("answer", "is too large", MESSAGE_BYTES_MAX)
+            if length > ANSWER_BYTES_MAX:
+                raise FormatError("answer", "is too large", ANSWER_BYTES_MAX)
             data = self._exactly(length)
         except (ConnectionError, TimeoutError) as error:
             raise ControlError(type(error).__name__, "the relay ended the connection") from error
@@ -295,13 +315,14 @@ class Connection:
         return answer
 
     def _exactly(self, count: int) -> bytes:
-        data = b""
-        while len(data) < count:
-            part = self._socket.recv(count - len(data))
+        parts: list[bytes] = []
+        while count:
+            part = self._socket.recv(min(count, _RECEIVED_BYTES))
             if not part:
                 raise ConnectionResetError("the relay ended the connection")
-            data += part
-        return data
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
 
 
 def status_of(counters: CoreCounters, more: dict[str, int]) -> Status:

@@ -24,6 +24,8 @@ from relay.control import (
     ControlServer,
     DiscloseRequest,
     Done,
+    FindRequest,
+    Found,
     NotRunning,
     Peer,
     Request,
@@ -35,7 +37,9 @@ from relay.control import (
     status_of,
 )
 from relay.core import RelayCore
+from relay.core.docket import Scope, ScopeKind
 from relay.disclosure import Discloser, end_order, serve_order
+from relay.held import find
 from relay.home import Home
 from relay.log import RelayLog
 from relay.service import RelayService, head_of
@@ -152,6 +156,8 @@ async def _serve_locked(home: Home, ready: Callable[[], None]) -> None:
             return Done()
         if isinstance(request, DiscloseRequest | SealRequest):
             return await serve_order(discloser, peer, request)
+        if isinstance(request, FindRequest):
+            return await found(service, Scope(ScopeKind(request.scope), request.name))
         assert isinstance(request, StopRequest)
         loop.call_later(0.05, stop)
         return Done()
@@ -241,6 +247,38 @@ async def _tenant_add_at_rest(home: Home, domain: str, admin_key: bytes) -> None
         await asyncio.sleep(0)
         await service.step()
         await admitted
+
+
+async def found(service: RelayService, scope: Scope) -> Found:
+    """What the relay holds about a scope. Commits wait while the store's rows, not its bodies, are read.
+
+    Raises:
+        StoreError: they cannot be read.
+    """
+    async with service.held():
+        return await service.in_thread(lambda: find(service.store.load(), scope))
+
+
+def find_held(path: Path, scope: Scope) -> Found:
+    """What the relay of a home, running or not, holds about a scope.
+
+    Raises:
+        ControlError: the running relay refused.
+        HomeError: there is no relay's home.
+    """
+    home = Home.open(path)
+    try:
+        with Connection(home.socket_path) as connection:
+            answer = connection.request(FindRequest(scope.kind.value, scope.name))
+    except NotRunning:
+        return _run(_found_at_rest(home, scope))
+    assert isinstance(answer, Found)
+    return answer
+
+
+async def _found_at_rest(home: Home, scope: Scope) -> Found:
+    async with at_rest(home) as (service, _):
+        return await found(service, scope)
 
 
 def disclose_at_rest(path: Path, out: Path) -> int:

@@ -1,56 +1,382 @@
-"""`blindpost order`: play the authority, and be handed everything that the relay has."""
+"""`blindpost order`: play the authority. Each kind of order is served, answered, and written to the public log."""
 
+import argparse
+import time
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from blindpost.errors import CommandError
 from blindpost.exit_status import ExitStatus
-from blindpost.parser import Options, Parser, Subparsers, add_command, add_family, add_home, home_of
+from blindpost.parser import Options, Parser, Subparsers, account, add_command, add_family, add_home, domain, home_of
 
-__all__ = ["add_commands"]
+if TYPE_CHECKING:
+    from blindpost.desk import Served
+    from relay.core.docket import Entry, Scope
+    from relay.orders import Desk
+
+__all__ = ["add_commands", "day"]
+
+_UNNAMED: Final = "an authority that was not named"
+_NO_BASIS: Final = "none named"
+_NO_COUNTRY: Final = "XX"
+
+
+class _Kind(NamedTuple):
+    """One kind of order, as a command."""
+
+    name: str
+    summary: str
+    description: str
+    about: str
+    out: str = ""
+
+
+_KINDS: Final = (
+    _Kind(
+        "wholesale",
+        "have everything handed over: store, log, configuration, and the memory image",
+        "The relay hands over all that it has, as a directory with a signed manifest: while it runs through "
+        "control.sock in its folder, while it does not from its store. A copy of the relay's card is laid beside, "
+        "as DIR/relay-card.toml, and when you asked and were served, as DIR/order.toml; these two are yours and no "
+        "part of the disclosure. With --memory a process of its own stops the relay for a moment and copies its "
+        "memory; the relay changes its signing key afterwards.",
+        "all",
+        "DIR",
+    ),
+    _Kind(
+        "seizure",
+        "the machines themselves: the same disclosure, under another name",
+        "What a seized machine holds is handed over as for a wholesale order.",
+        "all",
+        "DIR",
+    ),
+    _Kind(
+        "content",
+        "stored content of one person",
+        "The relay answers what it has: ciphertext of what that person has not fetched yet, and no key.",
+        "person",
+    ),
+    _Kind(
+        "interception",
+        "content that passes from now on",
+        "Contested by default: frames that pass are ciphertext, and this relay has no device for capture.",
+        "anybody",
+    ),
+    _Kind(
+        "subscriber",
+        "what is on record about one person",
+        "Each column that the relay holds about the person, as its schema lists them; `blindpost mydata` gives the "
+        "person the same bytes. With --out the record is written to a file.",
+        "person",
+        "FILE",
+    ),
+    _Kind(
+        "metadata",
+        "who wrote to whom and when, in the past",
+        "The relay keeps no record of that, and says so.",
+        "person",
+    ),
+    _Kind(
+        "pen-register",
+        "who writes to whom and when, from now on",
+        "Contested by default; the answer says that a relay can be compelled to begin such a record.",
+        "person",
+    ),
+    _Kind(
+        "keys",
+        "hand over keys, or put them in escrow",
+        "Refused by default: no key that opens content is held. The answer says which keys do exist.",
+        "anybody",
+    ),
+    _Kind(
+        "decrypt",
+        "decrypt, or remove the protection",
+        "Refused: the relay can decrypt nothing.",
+        "anybody",
+    ),
+    _Kind(
+        "weakness",
+        "build a weakness or a new capability",
+        "Refused; the answer says what such an order could still ask for.",
+        "anybody",
+    ),
+    _Kind(
+        "ghost",
+        "add a device, or swap a key, without the person's knowledge",
+        "Refused; the answer says who would notice an attempt, and when nobody would.",
+        "person",
+    ),
+    _Kind(
+        "secrecy",
+        "tell nobody",
+        "The text is sealed in the log until --secret-until; that there is an order is not.",
+        "anybody",
+    ),
+    _Kind(
+        "leave",
+        "close the service in the country, or move it there",
+        "Puts the demand on the docket. What follows from it is announced with `blindpost order exit`.",
+        "all",
+    ),
+)
 
 
 def add_commands(subparsers: "Subparsers[Parser]") -> None:
     """Add the family."""
     family = add_family(subparsers, "order", "play the authority: serve an order on a relay")
+    for kind in _KINDS:
+        _add_kind(family, kind)
     parser = add_command(
         family,
-        "wholesale",
-        summary="have everything handed over: store, log, configuration, and the memory image",
-        description=(
-            "The relay hands over all that it has, as a directory with a signed manifest: while it runs through "
-            "control.sock in its folder, while it does not from its store. A copy of the relay's card is laid beside, "
-            "as DIR/relay-card.toml, and when you asked and were served, as DIR/order.toml; these two are yours and no "
-            "part of the disclosure. With --memory a process of its "
-            "own stops the relay for a moment and copies its memory; the relay changes its signing key afterwards."
-        ),
-        examples=(
-            "blindpost order wholesale --home relay --out disclosure",
-            "blindpost order wholesale --home relay --out disclosure --memory",
-        ),
-        run=_wholesale,
+        "list",
+        summary="the docket: every order, and where it stands",
+        description="Lists the orders on a relay in the order of their numbers.",
+        examples=("blindpost order list --home relay",),
+        run=_list,
     )
     add_home(parser, "the relay's folder")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the directory, which is made")
-    parser.add_argument("--memory", action="store_true", help="also the memory image of the running relay")
+    parser = add_command(
+        family,
+        "show",
+        summary="one order and its answer",
+        description="Shows an order, also where its text is sealed in the log: the operator has it.",
+        examples=("blindpost order show 0 --home relay",),
+        run=_show,
+    )
+    _add_number(parser)
+    parser = add_command(
+        family,
+        "extend",
+        summary="the authority moves an order's deadline",
+        description="Moves the deadline and logs it. A refused order stays refused.",
+        examples=("blindpost order extend 0 --home relay --deadline 2015-12-30",),
+        run=_extend,
+    )
+    _add_number(parser)
+    parser.add_argument("--deadline", type=day, metavar="DATE", required=True, help="the new one, YYYY-MM-DD")
+    parser = add_command(
+        family,
+        "withdraw",
+        summary="the authority takes an order back",
+        description="Withdraws an open or refused order and logs it.",
+        examples=("blindpost order withdraw 0 --home relay",),
+        run=_withdraw,
+    )
+    _add_number(parser)
+    parser = add_command(
+        family,
+        "open",
+        summary="open what is sealed of an order in the log",
+        description=(
+            "Writes the nonce and text of a sealed order and of its answer to the log, so that everybody can check "
+            "that this text was sealed. Refused before the seal ends, unless a court has lifted it."
+        ),
+        examples=("blindpost order open 3 --home relay", "blindpost order open 3 --home relay --lifted"),
+        run=_open,
+    )
+    _add_number(parser)
+    parser.add_argument("--lifted", action="store_true", help="a court has lifted the seal before its end")
 
 
-def _wholesale(options: Options) -> int:
-    from relay.disclosure import take_wholesale
+def _add_kind(family: "Subparsers[Parser]", kind: _Kind) -> None:
+    who = {"person": " --account omar@karachi.example", "somebody": " --account omar@karachi.example"}.get(
+        kind.about, ""
+    )
+    out = {"DIR": " --out disclosure", "FILE": " --out omar.held"}.get(kind.out, "")
+    plain = f"blindpost order {kind.name} --home relay{who}{out}"
+    plain += {"secrecy": " --secret-until 2031-01-01", "preservation": " --until 2030-10-22"}.get(kind.name, "")
+    named = f'{plain} --issuer "High Court" --jurisdiction PK --legal-basis "order of 24 July" --deadline 2030-11-30'
+    parser = add_command(
+        family,
+        kind.name,
+        summary=kind.summary,
+        description=kind.description,
+        examples=(plain, f"{plain} --memory", named) if kind.out == "DIR" else (plain, named),
+        run=_serve,
+    )
+    parser.set_defaults(kind=kind.name)
+    add_home(parser, "the relay's folder")
+    if kind.about in {"person", "somebody", "anybody"}:
+        scope = parser.add_mutually_exclusive_group(required=kind.about != "anybody")
+        scope.add_argument("--account", type=account, metavar="ADDRESS", help="the person it is about")
+        scope.add_argument("--mailbox", metavar="HEX", help="the mailbox it is about, 32 hexadecimal digits")
+        if kind.about != "person":
+            scope.add_argument("--tenant", type=domain, metavar="DOMAIN", help="the company it is about")
+    if kind.out == "DIR":
+        parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the directory, which is made")
+        parser.add_argument("--memory", action="store_true", help="also the memory image of the running relay")
+    elif kind.out:
+        parser.add_argument("--out", type=Path, metavar="FILE", help="also write the record there")
+    if kind.name == "preservation":
+        parser.add_argument("--until", type=day, metavar="DATE", required=True, help="until when, YYYY-MM-DD")
+    parser.add_argument("--issuer", default=_UNNAMED, metavar="NAME", help=f"who issued it (default: {_UNNAMED})")
+    parser.add_argument(
+        "--jurisdiction",
+        default=_NO_COUNTRY,
+        metavar="CC",
+        help="two capital letters of ISO 3166 (default: XX, for none)",
+    )
+    parser.add_argument(
+        "--legal-basis", default=_NO_BASIS, metavar="LAW", help=f"the law that it names (default: {_NO_BASIS})"
+    )
+    parser.add_argument("--deadline", type=day, metavar="DATE", default=0, help="until when, YYYY-MM-DD")
+    parser.add_argument(
+        "--secret-until",
+        type=day,
+        metavar="DATE",
+        default=0,
+        required=kind.name == "secrecy",
+        help="until when its text may not be published: it is sealed in the log, YYYY-MM-DD",
+    )
+
+
+def _add_number(parser: Parser) -> None:
+    parser.add_argument("number", type=int, metavar="N", help="the order's number on the docket")
+    add_home(parser, "the relay's folder")
+
+
+def day(text: str) -> int:
+    """The type of an argument that is a day: Unix time in seconds of its beginning, UTC."""
+    try:
+        return int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no day such as 2015-11-30") from None
+
+
+def _serve(options: Options) -> int:
+    from blindpost.desk import serve
+    from relay.core.docket import Order, OrderKind
 
     home = home_of(options)
-    _check_out(options.out)
-    disclosure = take_wholesale(home, options.out, memory=options.memory)
-    card = options.out / "relay-card.toml"
-    print(f"{options.out}: {disclosure.files} files and their signed manifest")
+    kind = OrderKind(options.kind)
+    out: Path | None = getattr(options, "out", None)
+    if out is not None and kind.value in {"wholesale", "seizure"}:
+        _check_out(out)
+    order = Order(
+        kind=kind,
+        issuer=options.issuer,
+        jurisdiction=options.jurisdiction,
+        legal_basis=options.legal_basis,
+        received_s=int(time.time()),
+        deadline_s=options.deadline,
+        scope=_scope(options),
+        secret_until_s=options.secret_until,
+    )
+    served = serve(home, order, out, memory=getattr(options, "memory", False))
+    if served.disclosure is not None:
+        _tell_disclosure(served, options.out)
+    elif out is not None and out.exists():
+        print(f"{out}: the record, {out.stat().st_size} bytes, the same as `blindpost mydata` gives")
+    _tell(served)
+    return 0
+
+
+def _scope(options: Options) -> "Scope":
+    from relay.core.docket import Scope, ScopeKind
+
+    for kind in (ScopeKind.ACCOUNT, ScopeKind.MAILBOX, ScopeKind.TENANT):
+        if name := getattr(options, kind.value, None):
+            return Scope(kind, name)
+    return Scope()
+
+
+def _tell_disclosure(served: "Served", out: Path) -> None:
+    disclosure = served.disclosure
+    assert disclosure is not None
+    card = out / "relay-card.toml"
+    print(f"{out}: {disclosure.files} files and their signed manifest")
     if disclosure.memory is not None:
         image = disclosure.memory
         print(
-            f"{options.out / 'memory'}: {image.image_bytes} bytes of memory in {image.ranges} ranges, "
+            f"{out / 'memory'}: {image.image_bytes} bytes of memory in {image.ranges} ranges, "
             f"{image.unreadable} unreadable; the relay has changed its signing key"
         )
-    print(f"{card}, {options.out / 'order.toml'}: the relay's card and the times of the order, yours, not part of it")
-    print(f"next: blindpost audit {options.out} --relay-card {card} --order {options.out / 'order.toml'}")
+    print(f"{card}, {out / 'order.toml'}: the relay's card and the times of the order, yours, not part of it")
+    print(f"next: blindpost audit {out} --relay-card {card} --order {out / 'order.toml'}")
+
+
+def _tell(served: "Served") -> None:
+    number = served.entry.number
+    sealed = ", sealed" if served.sealed else ""
+    print(f"order {number}: {served.entry.state.value}; leaf {served.order_index} of the log{sealed}")
+    if served.answer is None:
+        print(f"order {number} is contested: it is answered when that is decided")
+    else:
+        print(f"answer: {served.answer.outcome}; leaf {served.answer_index} of {served.log_size}{sealed}")
+        print(served.answer.text)
+
+
+def _list(options: Options) -> int:
+    with _desk(options) as desk:
+        for entry in desk.docket.entries:
+            print(_line(entry))
+        if not desk.docket.entries:
+            print("no order has been served on this relay")
     return 0
+
+
+def _line(entry: "Entry") -> str:
+    order = entry.order
+    deadline = f", by {_date(entry.deadline_s)}" if entry.deadline_s else ""
+    return (
+        f"{entry.number}: {order.kind.value} of {_date(order.received_s)}, {order.jurisdiction}, {order.issuer}"
+        f"{deadline}: {entry.state.value}"
+    )
+
+
+def _show(options: Options) -> int:
+    with _desk(options) as desk:
+        entry = desk.docket.entry(options.number)
+        order = entry.order
+        print(_line(entry))
+        print(f"legal basis: {order.legal_basis}")
+        print(f"about: {order.scope}")
+        if desk.is_sealed(entry.number):
+            print(f"sealed in the log until {_date(order.secret_until_s)}")
+        answer = desk.answer_text(entry.number)
+        print(f"answer: {answer.outcome}\n{answer.text}" if answer else "not answered yet")
+    return 0
+
+
+def _extend(options: Options) -> int:
+    with _desk(options) as desk:
+        filed = desk.extend(options.number, options.deadline)
+    print(f"order {options.number}: by {_date(filed.entry.deadline_s)}; leaf {filed.index}")
+    return 0
+
+
+def _withdraw(options: Options) -> int:
+    with _desk(options) as desk:
+        filed = desk.withdraw(options.number)
+    print(f"order {options.number}: withdrawn; leaf {filed.index}")
+    return 0
+
+
+def _open(options: Options) -> int:
+    with _desk(options) as desk:
+        until = desk.docket.entry(options.number).order.secret_until_s
+        if not options.lifted and time.time() < until:
+            raise CommandError(
+                f"order {options.number} is sealed until {_date(until)}", "--lifted, if a court has lifted the seal"
+            )
+        indexes = desk.open_sealed(options.number)
+    print(f"order {options.number}: opened; leaves {', '.join(map(str, indexes))}")
+    return 0
+
+
+def _desk(options: Options) -> "AbstractContextManager[Desk]":
+    import os
+
+    from blindpost.desk import now_s
+    from relay.orders import Desk
+
+    return Desk.at(home_of(options), now_s, os.urandom)
+
+
+def _date(time_s: int) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d")
 
 
 def _check_out(out: Path) -> None:

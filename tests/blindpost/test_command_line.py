@@ -52,6 +52,26 @@ receive
 safety-number
 canary
 order wholesale
+order seizure
+order content
+order interception
+order subscriber
+order metadata
+order pen-register
+order keys
+order decrypt
+order weakness
+order ghost
+order secrecy
+order leave
+order list
+order show
+order extend
+order withdraw
+order open
+log verify
+log prove
+log mirror
 volunteer
 audit
 simulate

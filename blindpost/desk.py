@@ -1,0 +1,119 @@
+"""Serves an order at a relay, running or not: receive, find, decide, hand over, answer; each step logged.
+
+What is handed over depends on the kind: a disclosure, the record of one person, or nothing. What is said is made by
+relay/core/answers.py from the facts found here.
+"""
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from blindpost.files import check_absent, write_new
+from relay.core.answers import Facts, answer_to
+from relay.core.docket import Entry, Order, OrderKind
+from relay.core.policy import Decision
+from relay.disclosure import MANIFEST_NAME, Disclosure, sha256_of, take_wholesale
+from relay.orders import Desk
+from relay.process import find_held
+from wire.held import column_names, read_held
+from wire.leaves import AnswerLeaf
+
+__all__ = ["DISCLOSING", "RECORDING", "Served", "now_s", "serve"]
+
+DISCLOSING: Final = frozenset({OrderKind.WHOLESALE, OrderKind.SEIZURE})
+"""Kinds that are answered with a disclosure of all that the relay has."""
+RECORDING: Final = frozenset({OrderKind.SUBSCRIBER})
+"""Kinds that are answered with the record of one person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An order that was served.
+
+    Args:
+        entry: where it stands.
+        order_index: its leaf in the log.
+        answer_index: its answer's; None while it is contested.
+        answer: what was answered.
+        sealed: whether order and answer are sealed in the log.
+        disclosure: what was taken, if it was.
+        log_size: leaves of the log now.
+    """
+
+    entry: Entry
+    order_index: int
+    answer_index: int | None
+    answer: AnswerLeaf | None
+    sealed: bool
+    disclosure: Disclosure | None
+    log_size: int
+
+
+def now_s() -> int:
+    """Unix time in seconds."""
+    return int(time.time())
+
+
+def serve(home: Path, order: Order, out: Path | None = None, *, memory: bool = False) -> Served:
+    """Serve an order.
+
+    Args:
+        home: the relay's.
+        order: the order.
+        out: where what is handed over goes: a folder for a disclosure, a file for a record.
+        memory: with a disclosure, also the memory image.
+
+    Raises:
+        CommandError: `out` is there already.
+        BlindpostError: the relay, its store or its log cannot do it; what was logged before stands in the log.
+        OSError: something could not be written.
+    """
+    if out is not None and order.kind in RECORDING:
+        check_absent(out)
+    with Desk.at(home, now_s, os.urandom) as desk:
+        filed = desk.receive(order)
+        number = filed.entry.number
+        decision = desk.policy.decision(order)
+        if decision is Decision.APPEAL:
+            contested = desk.appeal(number)
+            return Served(contested.entry, filed.index, None, None, filed.sealed, None, desk.log.size)
+        facts, disclosure = _facts(home, order, decision, out, memory)
+        answered = desk.answer(number, answer_to(order, decision, facts))
+        return Served(
+            answered.entry,
+            filed.index,
+            answered.index,
+            desk.answer_text(number),
+            filed.sealed,
+            disclosure,
+            desk.log.size,
+        )
+
+
+def _facts(
+    home: Path, order: Order, decision: Decision, out: Path | None, memory: bool
+) -> tuple[Facts, Disclosure | None]:
+    """What is found, and what is handed over of it."""
+    found = find_held(home, order.scope)
+    record = b"".join(found.held)
+    evidence, disclosure = bytes(32), None
+    columns: tuple[str, ...] = ()
+    if order.kind in DISCLOSING and out is not None:
+        disclosure = take_wholesale(home, out, memory=memory)
+        evidence = sha256_of(out / MANIFEST_NAME)
+    elif order.kind in RECORDING and record and decision is Decision.HONOUR:
+        read_held(record)
+        evidence, columns = hashlib.sha256(record).digest(), column_names()
+        if out is not None:
+            write_new(out, record, secret=True)
+    facts = Facts(
+        found=found.mailboxes,
+        columns=columns,
+        envelopes=found.envelopes,
+        body_bytes=found.body_bytes,
+        evidence=evidence,
+    )
+    return facts, disclosure

@@ -1,0 +1,425 @@
+"""The operator's desk: every order and every answer goes onto the docket and into the public log, by this one way.
+
+    DIR/log.key        0600  the seed of the log's key; the relay's process never loads it
+    DIR/log.vkey             its public half, as Go's sumdb/note writes it
+    DIR/transparency/        the log, for any web server to mirror (relay/tlog.py)
+    DIR/orders/N.order 0600  whom order N is about, and what its commitments open with
+    DIR/orders/N.answer 0600 the same of its answer, where it is sealed
+    DIR/policy.toml          where there is one: what is honoured where (relay/core/policy.py)
+    DIR/desk.lock            held by whoever writes the log
+
+It works beside a relay that runs, in a process of its own: a memory image of the relay holds no key of the log, so that
+a rotation after one need not touch it. The private record is durable before its leaf is: a crash in between leaves a
+record without a leaf, which the next order of that number replaces, never a leaf that nobody can open.
+
+Rules: nothing is answered that is not on the docket; whatever is done about an order is a leaf; what a leaf says is
+what docket and policy say, and whom it is about is a commitment.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from relay.core.answers import Answer
+from relay.core.docket import Docket, DocketError, Entry, Order, OrderKind, OrderState, Scope, ScopeKind
+from relay.core.policy import POLICY_BYTES_MAX, Decision, Policy
+from relay.home import Home, HomeBusy, HomeError, replace_file
+from relay.tlog import TransparencyLog
+from wire.codec import U64, SecretRecord, decode, encode
+from wire.errors import BlindpostError, FormatError
+from wire.leaves import (
+    NOBODY,
+    NONCE_BYTES,
+    AnswerLeaf,
+    ChangeLeaf,
+    Leaf,
+    Nonce,
+    OpeningLeaf,
+    OrderLeaf,
+    SealedLeaf,
+    begin_log,
+    commitment,
+    read_leaf,
+    sign_exit,
+)
+from wire.limits import ACCOUNT_BYTES_MAX, KEY_BYTES
+from wire.note import NoteKey, NoteSigner
+from wire.signing import SigningKey
+from wire.tiles import CHECKPOINT_NAME, ENTRY_BYTES_MAX
+
+__all__ = ["LOG_FOLDER", "LOG_KEY_NAME", "LOG_VKEY_NAME", "Desk", "Filed", "ensure_log", "log_key_of", "origin_of"]
+
+LOG_FOLDER: Final = "transparency"
+LOG_KEY_NAME: Final = "log.key"
+LOG_VKEY_NAME: Final = "log.vkey"
+ORDERS_FOLDER: Final = "orders"
+POLICY_NAME: Final = "policy.toml"
+_LOCK_NAME: Final = "desk.lock"
+_RECORD_BYTES_MAX: Final = 131_072
+
+
+class NotFiled(BlindpostError):
+    """The home has no private record of an order, or the log no such leaf."""
+
+
+class _OrderRecord(SecretRecord, frozen=True):
+    """N.order."""
+
+    leaf: Annotated[bytes, Meta(max_length=ENTRY_BYTES_MAX)]
+    name: Annotated[str, Meta(max_length=ACCOUNT_BYTES_MAX)]
+    subject_nonce: Nonce
+    seal_nonce: Nonce
+    sealed: bool
+
+
+class _AnswerRecord(SecretRecord, frozen=True):
+    """N.answer."""
+
+    leaf: Annotated[bytes, Meta(max_length=ENTRY_BYTES_MAX)]
+    seal_nonce: Nonce
+    answered: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """Something that went onto the docket and into the log.
+
+    Args:
+        entry: the docket's entry.
+        index: the leaf's place in the log.
+        sealed: whether the leaf is a commitment.
+    """
+
+    entry: Entry
+    index: int
+    sealed: bool
+
+
+def origin_of(relay_id: bytes) -> str:
+    """The name of a relay's log: the first line of its checkpoints."""
+    return f"blindpost.example/relay/{relay_id.hex()}"
+
+
+def log_key_of(home: Path) -> NoteKey:
+    """The public key of a home's log.
+
+    Raises:
+        HomeError: it has none.
+        FormatError: the file holds no key.
+    """
+    path = home / LOG_VKEY_NAME
+    if not path.is_file():
+        raise HomeError(f"{home} has no log yet: the first order begins it")
+    return NoteKey.from_text(_bounded(path, LOG_VKEY_NAME, 1_024).decode("utf-8", "replace"))
+
+
+def ensure_log(home: Home, now_s: int, entropy: Callable[[int], bytes]) -> None:
+    """Begin the log of a home that has none: a key, and the first leaf, signed by the relay's present key.
+
+    The key is durable before the log is: a crash in between leaves a key that the next call uses.
+
+    Raises:
+        OSError: a file could not be written.
+        FormatError, SignatureError: the home's keys are damaged.
+    """
+    folder = home.path / LOG_FOLDER
+    if (folder / CHECKPOINT_NAME).exists():
+        return
+    if not (home.path / LOG_KEY_NAME).exists():
+        replace_file(home.path / LOG_KEY_NAME, entropy(KEY_BYTES), 0o600)
+    signer = _signer_of(home)
+    replace_file(home.path / LOG_VKEY_NAME, (signer.key.text + "\n").encode(), 0o644)
+    keys = home.load_keys()
+    begins = begin_log(
+        now_s,
+        keys.relay_id,
+        signer.key.name,
+        signer.key.public,
+        home.card.signing_key,
+        keys.rotations,
+        SigningKey(keys.seed),
+    )
+    TransparencyLog.create(folder, signer, [encode(begins)])
+
+
+class Desk:
+    """The orders of one home, its lock held. Made by `Desk.at`.
+
+    Args:
+        home: the home.
+        log: its log.
+        signer: the log's key.
+        policy: the relay's.
+        clock_s: Unix time in seconds.
+        entropy: gives nonces.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        log: TransparencyLog,
+        signer: NoteSigner,
+        policy: Policy,
+        clock_s: Callable[[], int],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self.home = home
+        self.log = log
+        self.policy = policy
+        self._signer = signer
+        self._clock_s = clock_s
+        self._entropy = entropy
+        self._leaves: list[Leaf] = [read_leaf(entry) for entry in log.entries()]
+        self.docket = self._replay()
+
+    @classmethod
+    @contextmanager
+    def at(cls, path: Path, clock_s: Callable[[], int], entropy: Callable[[int], bytes]) -> "Iterator[Desk]":
+        """Open the desk of a home, running or not; its log is begun where there is none.
+
+        Raises:
+            HomeBusy: another process writes the log.
+            HomeError: there is no home.
+            LogDamaged, FormatError, SignatureError: the log, a record or the policy is damaged.
+        """
+        home = Home.open(path)
+        with _locked(path):
+            ensure_log(home, clock_s(), entropy)
+            signer = _signer_of(home)
+            log = TransparencyLog.open(path / LOG_FOLDER, signer.key)
+            yield cls(home, log, signer, _policy_of(path), clock_s, entropy)
+
+    @property
+    def leaves(self) -> Sequence[Leaf]:
+        """All leaves of the log."""
+        return self._leaves
+
+    def now_s(self) -> int:
+        """The time of the next leaf: that of the clock, and never before the leaf before."""
+        return max(self._clock_s(), self._leaves[-1].logged_at)
+
+    def receive(self, order: Order) -> Filed:
+        """Put an order onto the docket and into the log.
+
+        Raises:
+            OSError: it could not be written; it is not on the docket then.
+        """
+        number, now_s = len(self.docket), self.now_s()
+        record, leaf = self._order_record(number, now_s, order)
+        self._write_record(f"{number}.order", record)
+        index = self._append(leaf)
+        return Filed(self.docket.receive(order), index, record.sealed)
+
+    def answer(self, number: int, answer: Answer) -> Filed:
+        """Answer an order, on the docket and in the log. The answer to a sealed order is sealed as long.
+
+        Raises:
+            DocketError: it is settled, or there is none.
+            OSError: it could not be written.
+        """
+        entry, now_s = self.docket.entry(number), self.now_s()
+        if not entry.is_open:
+            raise DocketError(f"order {number} is {entry.state.value}: it cannot be answered")
+        honoured = answer.honoured and self.policy.decision(entry.order) is Decision.HONOUR
+        state = (OrderState.HONOURED if honoured else OrderState.REFUSED).value
+        text = AnswerLeaf(now_s, number, state, answer.outcome.value, answer.text, answer.given, answer.evidence)
+        sealed = self.is_sealed(number)
+        leaf: AnswerLeaf | SealedLeaf = text
+        if sealed:
+            record = _AnswerRecord(encode(text), self._entropy(NONCE_BYTES), now_s)
+            self._write_record(f"{number}.answer", record)
+            until = entry.order.secret_until_s
+            leaf = SealedLeaf(now_s, number, "answer", commitment(record.seal_nonce, record.leaf), until)
+        index = self._append(leaf)
+        return Filed(self.docket.answer(number, honoured, now_s), index, sealed)
+
+    def extend(self, number: int, deadline_s: int) -> Filed:
+        """The authority moves an order's deadline.
+
+        Raises:
+            DocketError: it is settled, or the deadline is not later.
+        """
+        entry = self.docket.extend(number, deadline_s, self.now_s())
+        return Filed(entry, self._append(ChangeLeaf(self.now_s(), number, "extended", deadline_s)), sealed=False)
+
+    def appeal(self, number: int) -> Filed:
+        """The relay contests an order.
+
+        Raises:
+            DocketError: it is settled.
+        """
+        entry = self.docket.appeal(number, self.now_s())
+        return Filed(entry, self._append(ChangeLeaf(self.now_s(), number, "appealed", entry.deadline_s)), sealed=False)
+
+    def withdraw(self, number: int) -> Filed:
+        """The authority takes an order back.
+
+        Raises:
+            DocketError: it was honoured or withdrawn before.
+        """
+        entry = self.docket.withdraw(number, self.now_s())
+        return Filed(entry, self._append(ChangeLeaf(self.now_s(), number, "withdrawn", entry.deadline_s)), sealed=False)
+
+    def open_sealed(self, number: int) -> list[int]:
+        """Open what is sealed of an order: its text, and that of its answer; returns the openings' places.
+
+        Raises:
+            NotFiled: nothing of it is sealed, or the private record is missing.
+        """
+        opened = {leaf.index for leaf in self._leaves if isinstance(leaf, OpeningLeaf)}
+        openings = []
+        for index, leaf in enumerate(self._leaves):
+            if isinstance(leaf, SealedLeaf) and leaf.number == number and index not in opened:
+                record = self._record(number, leaf.what)
+                openings.append(OpeningLeaf(self.now_s(), index, record.seal_nonce, record.leaf))
+        if not openings:
+            raise NotFiled(f"nothing of order {number} is sealed")
+        return [self._append(opening) for opening in openings]
+
+    def exit_step(self, jurisdiction: str, step: str, ends_s: int, text: str) -> int:
+        """Sign a step of leaving a jurisdiction by the relay's key, and log it; returns its place."""
+        keys = self.home.load_keys()
+        leaf = sign_exit(self.now_s(), jurisdiction, step, ends_s, text, keys.rotations, SigningKey(keys.seed))
+        return self._append(leaf)
+
+    def answer_text(self, number: int) -> AnswerLeaf | None:
+        """The answer to an order, also where it is sealed in the log; None if there is none yet."""
+        for leaf in self._leaves:
+            if isinstance(leaf, AnswerLeaf) and leaf.number == number:
+                return leaf
+            if isinstance(leaf, SealedLeaf) and leaf.number == number and leaf.what == "answer":
+                found = read_leaf(self._record(number, "answer").leaf)
+                assert isinstance(found, AnswerLeaf)
+                return found
+        return None
+
+    def is_sealed(self, number: int) -> bool:
+        """Whether an order's text is sealed in the log."""
+        return any(isinstance(leaf, SealedLeaf) and leaf.number == number for leaf in self._leaves)
+
+    def _order_record(self, number: int, now_s: int, order: Order) -> tuple[_OrderRecord, OrderLeaf | SealedLeaf]:
+        subject_nonce, seal_nonce = self._entropy(NONCE_BYTES), self._entropy(NONCE_BYTES)
+        subject = commitment(subject_nonce, order.scope.name.encode()) if order.scope.name else NOBODY
+        leaf = OrderLeaf(
+            now_s,
+            number,
+            order.kind.value,
+            order.issuer,
+            order.jurisdiction,
+            order.legal_basis,
+            order.received_s,
+            order.deadline_s,
+            order.scope.kind.value,
+            subject,
+            order.secret_until_s,
+        )
+        sealed = self.policy.seals(order)
+        record = _OrderRecord(encode(leaf), order.scope.name, subject_nonce, seal_nonce, sealed)
+        if not sealed:
+            return record, leaf
+        return record, SealedLeaf(now_s, number, "order", commitment(seal_nonce, record.leaf), order.secret_until_s)
+
+    def _append(self, leaf: Leaf) -> int:
+        index = self.log.size
+        self.log.append([encode(leaf)], self._signer)
+        self._leaves.append(leaf)
+        return index
+
+    def _replay(self) -> Docket:
+        docket = Docket()
+        for leaf in self._leaves:
+            if isinstance(leaf, OrderLeaf) or (isinstance(leaf, SealedLeaf) and leaf.what == "order"):
+                docket.receive(self._order(leaf.number))
+            elif isinstance(leaf, AnswerLeaf) or (isinstance(leaf, SealedLeaf) and leaf.what == "answer"):
+                text = leaf if isinstance(leaf, AnswerLeaf) else self._answer(leaf.number)
+                docket.answer(leaf.number, text.state == OrderState.HONOURED.value, leaf.logged_at)
+            elif isinstance(leaf, ChangeLeaf):
+                _change(docket, leaf)
+        return docket
+
+    def _order(self, number: int) -> Order:
+        record = self._record(number, "order")
+        assert isinstance(record, _OrderRecord)
+        leaf = read_leaf(record.leaf)
+        assert isinstance(leaf, OrderLeaf)
+        return Order(
+            kind=OrderKind(leaf.kind),
+            issuer=leaf.issuer,
+            jurisdiction=leaf.jurisdiction,
+            legal_basis=leaf.legal_basis,
+            received_s=leaf.received_at,
+            deadline_s=leaf.deadline,
+            scope=Scope(ScopeKind(leaf.scope), record.name),
+            secret_until_s=leaf.secret_until,
+        )
+
+    def _answer(self, number: int) -> AnswerLeaf:
+        leaf = read_leaf(self._record(number, "answer").leaf)
+        assert isinstance(leaf, AnswerLeaf)
+        return leaf
+
+    def _record(self, number: int, what: str) -> _OrderRecord | _AnswerRecord:
+        path = self.home.path / ORDERS_FOLDER / f"{number}.{what}"
+        if not path.is_file():
+            raise NotFiled(f"{path} is missing: without it the log's commitments of order {number} cannot be opened")
+        data = _bounded(path, path.name, _RECORD_BYTES_MAX)
+        return decode(_OrderRecord, data, path.name) if what == "order" else decode(_AnswerRecord, data, path.name)
+
+    def _write_record(self, name: str, record: SecretRecord) -> None:
+        folder = self.home.path / ORDERS_FOLDER
+        folder.mkdir(mode=0o700, exist_ok=True)
+        replace_file(folder / name, encode(record), 0o600)
+
+
+def _change(docket: Docket, leaf: ChangeLeaf) -> None:
+    if leaf.change == "extended":
+        docket.extend(leaf.number, leaf.deadline, leaf.logged_at)
+    elif leaf.change == "appealed":
+        docket.appeal(leaf.number, leaf.logged_at)
+    elif leaf.change == "withdrawn":
+        docket.withdraw(leaf.number, leaf.logged_at)
+
+
+def _signer_of(home: Home) -> NoteSigner:
+    path = home.path / LOG_KEY_NAME
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_mode & 0o077:
+            raise FormatError(LOG_KEY_NAME, "can be read by others; its mode must be 0600", 0o600)
+        seed = file.read(KEY_BYTES + 1)
+    key = SigningKey(seed)
+    # libsodium's secret key is seed and public key, one after the other.
+    return NoteSigner(origin_of(home.card.relay_id), key.public, seed + key.public)
+
+
+def _policy_of(path: Path) -> Policy:
+    file = path / POLICY_NAME
+    if not file.is_file():
+        return Policy()
+    return Policy.from_toml(_bounded(file, POLICY_NAME, POLICY_BYTES_MAX).decode("utf-8", "replace"))
+
+
+def _bounded(path: Path, name: str, bytes_max: int) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(bytes_max + 1)
+    if len(data) > bytes_max:
+        raise FormatError(name, "is too large", bytes_max)
+    return data
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    descriptor = os.open(home / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HomeBusy(f"another process writes the log of {home}") from None
+        yield
+    finally:
+        os.close(descriptor)

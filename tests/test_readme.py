@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from audit.checks import CHECKS
 from blindpost.samples import sample_mails
+from sim.mutants.catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -89,3 +91,17 @@ def test_links_between_the_pages_lead_somewhere() -> None:
     for page in (ROOT / "docs").glob("*.md"):
         for target in re.findall(r"\]\(([a-z-]+\.md)(?:#[a-z0-9-]+)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).is_file(), f"{page.name} links to {target}"
+
+
+def test_the_numbers_of_mutants_and_checks_are_those_of_catalogue_and_verifier() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    shown = re.search(r"✓ (\d+) mutants, (\d+) caught", README)
+    told = re.search(r"and (\d+) relays and clients that cheat", README)
+    noted = re.search(r"`python -m sim\.mutants`: (\d+) relays and clients that cheat", changelog)
+    checks = re.search(r"an independent verifier with (\d+) checks", changelog)
+    assert shown is not None
+    assert told is not None
+    assert noted is not None
+    assert checks is not None
+    assert [int(number) for number in (*shown.groups(), told[1], noted[1])] == [len(CATALOGUE)] * 4
+    assert int(checks[1]) == len(CHECKS)

@@ -1,9 +1,10 @@
 """`python -m benchmarks NAME …`: one benchmark by its name; `--help` after a name tells its options."""
 
+import contextlib
 import importlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 __all__ = ["NAMES", "known", "main"]
 
@@ -35,15 +36,26 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] not in NAMES:
         print(f"usage: python -m benchmarks NAME [options]\n\n{known()}", file=sys.stderr)
         return 0 if list(argv[:1]) in (["-h"], ["--help"]) else 64
-    status: int = importlib.import_module(NAMES[argv[0]][0]).main(list(argv[1:]))
+    with _ended_by_sigterm():
+        status: int = importlib.import_module(NAMES[argv[0]][0]).main(list(argv[1:]))
     return status
 
 
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends a benchmark as an exit does, so that servers and load are ended too."""
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _end(number: int, frame: object) -> None:
+    # Whoever asks twice does not end the ending of the servers.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
 if __name__ == "__main__":
-    # As an exit, so that servers and load are ended too.
-    signal.signal(signal.SIGTERM, _end)
     sys.exit(main(sys.argv[1:]))

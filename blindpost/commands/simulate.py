@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 __all__ = ["add_commands"]
 
 _EXAMPLES = (
-    "blindpost simulate pakistan-2015.toml --out pakistan",
-    "blindpost simulate bad-week.toml --seed 7 --people 40",
-    "blindpost simulate pakistan-2015.toml --set \"relay.protection = 'global-pin-key'\"",
+    "blindpost simulate --list",
+    "blindpost simulate pakistan-2015 --out pakistan",
+    "blindpost simulate bad-week --seed 7 --people 40",
+    "blindpost simulate pakistan-2015 --set \"relay.protection = 'global-pin-key'\"",
+    "blindpost simulate --swarm 1000 --minutes 10",
+    "blindpost simulate --all-bugs --minutes 10",
 )
 _DESCRIPTION = (
     "Run a scenario (docs/scenarios.md): countries, companies, people, networks and disks that fail, orders, and what "
     "must hold. The relay is the real one, the time is not. The same seed gives the same run. Exit status 0 only if "
     "every assertion holds, 1 if one does not. With --out, DIR gets a timeline page, CSV files, a summary, and every "
-    "order's disclosure with its audit."
+    "order's disclosure with its audit. --swarm runs random scenarios with random faults against invariants instead, "
+    "and prints and shrinks each seed that fails; --bug and --all-bugs show that planted bugs are found."
 )
 
 
@@ -38,8 +42,13 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         examples=_EXAMPLES,
         run=_run,
     )
-    parser.add_argument("scenario", type=Path, metavar="SCENARIO.toml", help="what happens, and what must hold")
-    parser.add_argument("--seed", type=int, metavar="N", help="by what chance (default: the scenario's)")
+    parser.add_argument(
+        "scenario", type=Path, nargs="?", metavar="SCENARIO", help="a TOML file, or the name of a shipped scenario"
+    )
+    parser.add_argument("--list", action="store_true", help="show the scenarios that are shipped")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="by what chance (default: the scenario's); of a swarm, the first (1)"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="a new or empty directory for what comes of it")
     parser.add_argument("--people", type=int, metavar="N", help="the same companies with about so many people in all")
     parser.add_argument("--crypto", choices=("sized", "real"), help="instead of what the scenario says")
@@ -50,10 +59,27 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         metavar="KEY=VALUE",
         help="replace one line of the scenario; may be repeated",
     )
+    parser.add_argument("--judge", action="store_true", help="judge the scenario by the swarm's invariants")
+    parser.add_argument("--swarm", type=int, metavar="N", help="run N random scenarios, of seeds one after the other")
+    parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="time for a swarm (default: 10)")
+    parser.add_argument("--bug", default="", metavar="NAME", help="plant this bug: the swarm is to find it")
+    parser.add_argument("--all-bugs", action="store_true", help="look for every planted bug, one after the other")
 
 
 def _run(options: Options) -> int:
+    from blindpost import swarm
+
+    if options.list:
+        return _list()
+    if options.swarm is not None or options.all_bugs:
+        return _run_swarm(options)
+    if options.scenario is None:
+        raise CommandError("which scenario?", "--list shows those that are shipped", ExitStatus.USAGE)
     scenario = _scenario(options)
+    if options.judge:
+        return swarm.judge_one(scenario, options.bug)
+    if options.bug:
+        raise CommandError("--bug needs --swarm or --judge", "", ExitStatus.USAGE)
     out = options.out
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CommandError(f"{out} is not an empty directory", "", ExitStatus.CANNOT_CREATE)
@@ -63,6 +89,38 @@ def _run(options: Options) -> int:
         return _simulate(scenario, options.seed, Path(scratch), keep=False)
 
 
+def _list() -> int:
+    from sim.scenario.scenario import load
+    from sim.scenarios import names, shipped
+
+    for name in names():
+        print(f"{name:16} {load(shipped(name)).title}")
+    return ExitStatus.OK
+
+
+def _run_swarm(options: Options) -> int:
+    from blindpost import swarm
+
+    trials = 200 if options.swarm is None else options.swarm
+    seed = 1 if options.seed is None else options.seed
+    if trials < 1 or options.minutes <= 0 or seed < 0 or options.scenario is not None:
+        raise CommandError(
+            "a swarm needs at least one scenario, some minutes, a seed from 0 on, and no file", "", ExitStatus.USAGE
+        )
+    if options.all_bugs:
+        return swarm.hunt_all(trials, options.minutes, seed, options.out)
+    return swarm.swarm(trials, options.minutes, seed, options.bug, options.out)
+
+
+def _file_of(named: Path) -> Path:
+    """A file that is there, or else a scenario that is shipped."""
+    from sim.scenarios import names, shipped
+
+    if not named.exists() and str(named) in names():
+        return shipped(str(named))
+    return named
+
+
 def _scenario(options: Options) -> "Scenario":
     from msgspec.structs import replace
 
@@ -70,11 +128,12 @@ def _scenario(options: Options) -> "Scenario":
     from sim.scenario.scenario import load, scaled
 
     try:
-        scenario = load(options.scenario, options.set)
+        scenario = load(_file_of(options.scenario), options.set)
     except ScenarioError as error:
         raise CommandError(f"{options.scenario.name}: {error}", "see docs/scenarios.md", ExitStatus.DATA) from None
     except OSError as error:
-        raise CommandError(f"{options.scenario}: {error.strerror}", "", ExitStatus.NO_INPUT) from None
+        hint = "--list shows the scenarios that are shipped"
+        raise CommandError(f"{options.scenario}: {error.strerror}", hint, ExitStatus.NO_INPUT) from None
     if options.people is not None:
         if options.people < 2:
             raise CommandError(f"--people {options.people} is fewer than 2", "", ExitStatus.USAGE)

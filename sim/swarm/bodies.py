@@ -36,9 +36,9 @@ class SealedTexts(RandomBodies):
         """A text of so many bytes, which consists of the mark."""
         return (self.mark * (length // MARK_BYTES + 1))[:length]
 
-    def make(self, sender: Handset, job: Job, device: int) -> bytes:
+    def make(self, sender: Handset, job: Job, device: int, token: bytes) -> bytes:
         """The body of one part for one device."""
-        whole = super().make(sender, job, device)
+        whole = super().make(sender, job, device, token)
         # Padding adds up to an eighth; a chunk has no room for it beside its own length.
         length = job.chunk_bytes * 3 // 4 if job.chunk_bytes else job.content_bytes - CONTENT_OVERHEAD_BYTES
         text = self.text(max(length, 2 * MARK_BYTES))

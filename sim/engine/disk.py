@@ -60,6 +60,24 @@ class SimulatedStore(MemoryStore):
             self.commits[batch.commit.idx] = batch.commit
         self._apply_directory(batch)
 
+    def _check_new(self, batch: Batch) -> None:
+        """As in the store that this one is: no row is there already. Tables without a row cost nothing."""
+        for rows, held in (
+            (batch.envelopes, self.envelopes),
+            (batch.tombstones, self.tombstones),
+            (batch.mailboxes, self.mailboxes),
+            (batch.lists, self.lists),
+            (batch.prekeys, self.prekeys),
+            (batch.tenants, self.tenants),
+            (batch.used_tokens, self.used_tokens),
+            (batch.rotations, self.rotations),
+        ):
+            for row in rows:
+                if row.seq in held:
+                    raise StoreError(f"row {row.seq} is there already")
+        if batch.commit is not None and batch.commit.idx in self.commits:
+            raise StoreError(f"commits: row {batch.commit.idx} is there already")
+
     def _apply_directory(self, batch: Batch) -> None:
         self.mailboxes.update((row.seq, row) for row in batch.mailboxes)
         self.lists.update((row.seq, row) for row in batch.lists)

@@ -11,7 +11,6 @@ Rules: nothing is kept here that a device could not know, but for `Sent`, which 
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
-from sim.engine.bodies import parts_of
 from sim.engine.ledger import Message, Sent
 from sim.engine.standin import SizedOpener, SizedSealer, hello_packet, link_id_of_welcome, prove_packet
 from wire.codec import decode, encode
@@ -52,13 +51,15 @@ _AGAIN_MS: Final = 2_000
 _AGAIN_MAX_MS: Final = 60_000
 _CREDIT: Final = 64
 _ROOM_BYTES: Final = FRAME_BYTES_MAX - FRAME_OVERHEAD_BYTES - 64
+_SUBMIT_BYTES_MAX: Final = 240_000
+"""Bodies of one submit, as client/submits.py has it: a frame holds no more."""
 _UNKNOWN_AGAIN_MS: Final = 60_000
 
 
 class Job:
     """One part of a message, on its way to the devices of one account: inline content or manifest, or a chunk."""
 
-    __slots__ = ("chunk_bytes", "content_bytes", "message", "parts", "to")
+    __slots__ = ("chunk_bytes", "content_bytes", "message", "parts", "served", "to")
 
     def __init__(self, message: Message, to: int, parts: int, content_bytes: int, chunk_bytes: int) -> None:
         self.message = message
@@ -66,6 +67,8 @@ class Job:
         self.parts = parts
         self.content_bytes = content_bytes
         self.chunk_bytes = chunk_bytes
+        self.served: set[int] = set()
+        """Devices for which it was submitted, and not refused."""
 
 
 class _Asked:
@@ -104,7 +107,6 @@ class Handset:
         "_ref",
         "_sealer",
         "_seen",
-        "_town",
         "_waiting",
         "contacts",
         "cuts",
@@ -116,10 +118,11 @@ class Handset:
         "links_made",
         "online",
         "person",
+        "town",
     )
 
     def __init__(self, town: "Town", index: int, person: int, keys: "DeviceKeys") -> None:
-        self._town = town
+        self.town = town
         self.index = index
         self.person = person
         self.keys = keys
@@ -154,7 +157,7 @@ class Handset:
         """Come onto the network."""
         if not self.online:
             self.online = True
-            self._town.offline -= 1
+            self.town.offline -= 1
             self.resume()
 
     def switch_off(self, announced: bool) -> None:
@@ -165,7 +168,7 @@ class Handset:
             self._say(Subscribe(self._fresh_ref(), self.keys.mailbox, 0, 0))
             self.flush()
         self.online = False
-        self._town.offline += 1
+        self.town.offline += 1
         self._out.clear()
 
     def cut(self, on: bool) -> None:
@@ -198,7 +201,7 @@ class Handset:
         self._say_hello()
 
     def _say_hello(self) -> None:
-        town = self._town
+        town = self.town
         self._hello = hello_packet(town.relay_id, town.entropy)
         self._hello_due_ms = town.calendar.now_ms + self._hello_wait_ms
         town.calendar.at(self._hello_due_ms, self._hello_again, self._hello)
@@ -218,7 +221,7 @@ class Handset:
             return
         self._link_id = link_id
         self._sealer, self._opener = SizedSealer(link_id, b""), SizedOpener(b"")
-        self._town.up(self, prove_packet(link_id, self.keys.device_key))
+        self.town.up(self, prove_packet(link_id, self.keys.device_key))
 
     def _is_linked(self) -> None:
         if self.linked:
@@ -240,7 +243,7 @@ class Handset:
         """Ask to be enrolled, the first device of a person; or publish prekeys, once the list names this one."""
         if not self.linked or any(isinstance(asked.command, Enrol | PublishPrekeys) for asked in self._asked.values()):
             return
-        joining = self._town.people.joining(self.index)
+        joining = self.town.people.joining(self.index)
         if joining is not None:
             self._ask(joining.command(self._fresh_ref()))
 
@@ -252,15 +255,15 @@ class Handset:
         if isinstance(command, Enrol | PublishPrekeys) and not self.enrolled:
             self.enrolled = True
             self.keep_alive()
-            self._town.people.joined(self)
+            self.town.people.joined(self)
         elif isinstance(command, PublishList):
-            self._town.people.listed(self)
+            self.town.people.listed(self)
 
     # ---- writing
 
     def write(self, message: Message, to: int) -> None:
         """Send a message to one person."""
-        for parts, content_bytes, chunk_bytes in parts_of(message.content_bytes):
+        for parts, content_bytes, chunk_bytes in self.town.bodies.parts_of(message.content_bytes):
             self._go(Job(message, to, parts, content_bytes, chunk_bytes))
 
     def _go(self, job: Job) -> None:
@@ -276,25 +279,37 @@ class Handset:
             waiting.append(job)
 
     def _look_up(self, to: int) -> None:
-        self._ask(LookUp(self._fresh_ref(), self._town.accounts[to], True))
+        self._ask(LookUp(self._fresh_ref(), self.town.accounts[to], True))
 
     def _submit(self, job: Job, view: "ListView") -> None:
-        town = self._town
+        town = self.town
         now_s = town.calendar.now_ms // 1_000
         expiry_s = town.expiry_s(now_s)
         envelopes: list[Envelope] = []
         sents: list[Sent] = []
+        body_bytes = 0
         for device, mailbox in (*view.entries, *town.people.own_others(self)):
+            if device in job.served:
+                continue
             token = town.entropy(16)
+            body = town.bodies.make(self, job, device, token)
+            if body_bytes + len(body) > _SUBMIT_BYTES_MAX:
+                # One frame does not hold it: the rest goes in another submit.
+                self._ask_submit(view, job, envelopes, sents)
+                envelopes, sents, body_bytes = [], [], 0
             envelope_id = envelope_id_of(token)
-            body = town.bodies.make(self, job, device)
             sent = Sent(job.message, device, token, envelope_id, expiry_s, crc32(body), job.parts)
             town.ledger.sent[envelope_id] = sent
             envelopes.append(Envelope(mailbox, envelope_id, expiry_s, body))
             sents.append(sent)
-        town.ledger.hour.envelopes += len(sents)
-        submit = Submit(self._fresh_ref(), view.account, view.list_hash, tuple(envelopes))
-        self._ask(submit, job, sents)
+            job.served.add(device)
+            body_bytes += len(body)
+        self._ask_submit(view, job, envelopes, sents)
+
+    def _ask_submit(self, view: "ListView", job: Job, envelopes: list[Envelope], sents: list[Sent]) -> None:
+        if envelopes:
+            self.town.ledger.hour.envelopes += len(sents)
+            self._ask(Submit(self._fresh_ref(), view.account, view.list_hash, tuple(envelopes)), job, sents)
 
     def withdraw(self, sents: list[Sent], mailbox: bytes) -> None:
         """Take envelopes of one mailbox back."""
@@ -315,9 +330,9 @@ class Handset:
             self._expect(command.ref, asked)
 
     def _expect(self, ref: int, asked: _Asked) -> None:
-        calendar = self._town.calendar
-        # Timers of one second share a turn.
-        asked.due_ms = -(-(calendar.now_ms + asked.wait_ms) // 1_000) * 1_000
+        calendar, grid_ms = self.town.calendar, self.town.timer_grid_ms
+        # Timers of one moment share a turn.
+        asked.due_ms = -(-(calendar.now_ms + asked.wait_ms) // grid_ms) * grid_ms
         calendar.at(asked.due_ms, self._repeat, ref, asked.due_ms)
 
     def _repeat(self, ref: int, due_ms: int) -> None:
@@ -335,7 +350,7 @@ class Handset:
 
     def _say(self, command: DeviceCommand) -> None:
         if not self._out:
-            self._town.talking.append(self)
+            self.town.talking.append(self)
         self._out.append(command)
 
     def flush(self) -> None:
@@ -348,11 +363,11 @@ class Handset:
         for command in commands:
             size = _size_of(command)
             if frame and (size > room or len(frame) == COMMANDS_PER_FRAME_MAX):
-                self._town.up(self, self._sealer.seal(encode_commands(frame)))
+                self.town.up(self, self._sealer.seal(encode_commands(frame)))
                 frame, room = [], _ROOM_BYTES
             frame.append(command)
             room -= size
-        self._town.up(self, self._sealer.seal(encode_commands(frame)))
+        self.town.up(self, self._sealer.seal(encode_commands(frame)))
 
     # ---- hearing
 
@@ -388,7 +403,7 @@ class Handset:
                 self._is_linked()
 
     def _receipted(self, command: Receipts) -> None:
-        town = self._town
+        town = self.town
         for entry in command.entries:
             asked = self._asked.get(entry.ref)
             if asked is None or not isinstance(asked.command, Submit) or entry.position >= len(asked.sents):
@@ -408,7 +423,7 @@ class Handset:
                 del self._asked[entry.ref]
 
     def _delivered(self, command: Delivery) -> None:
-        town = self._town
+        town = self.town
         tokens = []
         for delivered in command.envelopes:
             sent = town.ledger.sent.get(delivered.envelope_id)
@@ -426,7 +441,7 @@ class Handset:
             self._ask(Ack(self._fresh_ref(), self.keys.mailbox, tuple(tokens)))
 
     def _take(self, sent: Sent) -> None:
-        ledger = self._town.ledger
+        ledger = self.town.ledger
         ledger.hour.delivered += 1
         message = sent.message
         if sent.parts > 1:
@@ -441,7 +456,7 @@ class Handset:
         sent.shown = True
         ledger.hour.shown += 1
         self.heard.add(message.person)
-        self._town.shown(self, message)
+        self.town.shown(self, message)
 
     def _done(self, ref: int) -> None:
         asked = self._asked.pop(ref, None)
@@ -450,7 +465,7 @@ class Handset:
         if isinstance(asked.command, Withdraw):
             for sent in asked.sents:
                 sent.withdrawn = True
-            self._town.ledger.hour.withdrawn += len(asked.sents)
+            self.town.ledger.hour.withdrawn += len(asked.sents)
         elif not isinstance(asked.command, Ack):
             self._joined(asked.command)
 
@@ -458,7 +473,7 @@ class Handset:
         asked = self._asked.pop(command.ref, None)
         if asked is None:
             return
-        view = self._town.people.view_of(command.signed_list)
+        view = self.town.people.view_of(command.signed_list)
         self._follow(view)
         for job in self._waiting.pop(view.person, ()):
             self._submit(job, self.contacts[view.person])
@@ -470,11 +485,11 @@ class Handset:
             self.contacts[view.person] = view
             return True
         if view.account_key != known.account_key:
-            self._town.alarm(self, view)
+            self.town.alarm(self, view)
         return view is known
 
     def _refused(self, command: Refusal) -> None:
-        town = self._town
+        town = self.town
         code = RefusalCode(command.code)
         town.ledger.refuse(code.name.lower())
         asked = self._asked.get(command.ref)
@@ -493,6 +508,8 @@ class Handset:
         for sent in asked.sents:
             if not isinstance(asked.command, Withdraw):
                 del town.ledger.sent[sent.envelope_id]
+                if asked.job is not None:
+                    asked.job.served.discard(sent.device)
         if code is RefusalCode.STALE_LIST and asked.job is not None:
             view = town.people.view_of(decode(SignedList, command.attachment, "stale list"))
             if self._follow(view):

@@ -31,6 +31,7 @@ class Machine:
         later: calls something at a moment, in true milliseconds.
         died: called when a torn write has ended the process.
         log: what it writes about itself.
+        timer_grid_ms: the core's timers are rounded up to this: a thousand of one moment cost one turn.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Machine:
         later: Callable[[int, Callable[[], None]], None],
         died: Callable[[], None],
         log: RelayLog,
+        timer_grid_ms: int = 1_000,
     ) -> None:
         self.disk = disk
         self.clock_offset_ms = 0
@@ -58,6 +60,8 @@ class Machine:
         self._counted = CoreCounters()
         self._under_way: Batch | None = None
         self._due_ms: int | None = None
+        self._is_asked = False
+        self._timer_grid_ms = timer_grid_ms
 
     @property
     def is_up(self) -> bool:
@@ -70,6 +74,7 @@ class Machine:
         self.starts += 1
         self.core = RelayCore(self._config, self._identity, self.disk.load(), self._entropy)
         self.core.not_before(self._log.time_s * 1_000)
+        self._is_asked = True
         self._log.started(self.starts, self._identity.partition)
         self._log.ready()
 
@@ -107,16 +112,19 @@ class Machine:
     def receive(self, tag: bytes, packet: bytes, now_ms: int) -> None:
         """A packet has come from the broker; a relay that is down does not hear it."""
         if self.core is not None:
+            self._is_asked = True
             self.core.receive(tag, packet, now_ms + self.clock_offset_ms)
 
     def pump(self, now_ms: int) -> list[tuple[bytes, bytes]]:
         """Do what is to be done at this moment; returns what is to be sent."""
         core = self.core
-        if core is None:
+        is_due = self._due_ms is not None and self._due_ms <= now_ms
+        if core is None or not (self._is_asked or is_due):
             return []
+        self._is_asked = False
         clock_ms = now_ms + self.clock_offset_ms
-        deadline_ms = core.next_deadline()
-        if deadline_ms is not None and deadline_ms <= clock_ms:
+        if is_due:
+            self._due_ms = None
             core.tick(clock_ms)
         try:
             self._commit_all(core, now_ms, clock_ms)
@@ -164,6 +172,7 @@ class Machine:
         if self.core is not core or self._under_way is not batch:
             return
         self._under_way = None
+        self._is_asked = True
         try:
             self._store(core, batch, self._now_ms() + self.clock_offset_ms)
         except PowerCut:
@@ -174,9 +183,9 @@ class Machine:
         deadline_ms = core.next_deadline()
         if deadline_ms is None:
             return
-        # Whole seconds: a thousand timers of one second cost one turn.
-        due_ms = max(-(-(deadline_ms - self.clock_offset_ms) // 1_000) * 1_000, now_ms + 1)
-        if self._due_ms is None or self._due_ms <= now_ms or due_ms < self._due_ms:
+        grid_ms = self._timer_grid_ms
+        due_ms = max(-(-(deadline_ms - self.clock_offset_ms) // grid_ms), now_ms // grid_ms + 1) * grid_ms
+        if self._due_ms is None or due_ms < self._due_ms:
             self._due_ms = due_ms
             self._later(due_ms, _nothing)
 

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["DeviceKeys", "Joining", "ListView", "People"]
 
 _ONE_TIME_PREKEYS: Final = 2
-_FAR_S: Final = 400 * 86_400
+_TOKEN_S: Final = 86_400
+"""An activation token is good for a day; everybody joins in the first hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class People:
         tenant = self._population.tenants[person]
         domain = self.admin_keys[tenant][0]
         nonce = generator(self._seed, f"token/{person}").randbytes(16)
-        token = sign_activation(self._admins[tenant], Activation(domain, account, nonce, self._now_s + _FAR_S))
+        token = sign_activation(self._admins[tenant], Activation(domain, account, nonce, self._now_s + _TOKEN_S))
         key = self._account_key(person)
         signed = sign_list(key, DeviceList(account, 1, NO_PREVIOUS, key.public, (self.keys[device].entry,)))
         self._lists[person] = signed

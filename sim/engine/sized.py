@@ -130,7 +130,8 @@ class _Bench:
         else:
             store.checkpoint()
             held = self._home.store_path
-        disclosed = disclose(self._home, held, folder, at_s)
+        bodies = self._town.bodies
+        disclosed = disclose(self._home, held, folder, at_s, volunteered=bodies.volunteered, kept_keys=bodies.kept_keys)
         self._town.machine.disclosed(at_s)
         return disclosed
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from relay.core import CoreConfig, RelayIdentity
 from relay.log import RelayLog
-from sim.engine.bodies import RandomBodies
+from sim.engine.bodies import bodies_under
 from sim.engine.calendar import Calendar
 from sim.engine.chance import generator
 from sim.engine.conditions import FaultCounts, Trigger, triggers
@@ -28,6 +28,7 @@ from sim.scenario.base import DAY_S, Moment
 from sim.scenario.conduct import BrokerRestart, ClockJump, Crash, FullDisk, Partition, SlowDisk, TornWrite
 from sim.scenario.scenario import Scenario
 from wire.errors import BlindpostError
+from wire.identity import DeviceEntry
 from wire.merkle import verify_path
 from wire.receipt import Receipt, verify_header
 from wire.receipt import leaf_hash as receipt_leaf
@@ -83,6 +84,7 @@ class Town:
         devices = len(self.people.person_of)
         self.is_large = devices >= MANY_DEVICES
         self.calendar = Calendar(start_s * 1_000, _COARSE_MS if self.is_large else _FINE_MS)
+        self.timer_grid_ms = 10_000 if self.is_large else 1_000
         self.step_s = scenario.people.step_s or (10 if self.is_large else 1)
         self.handsets = [
             Handset(self, device, person, self.people.keys[device])
@@ -91,7 +93,8 @@ class Town:
         self.people.handsets = self.handsets
         self._by_tag = {handset.keys.tag: handset for handset in self.handsets}
         self.offline = devices
-        self.bodies = RandomBodies(generator(seed, "bodies").randbytes)
+        relay = scenario.relay
+        self.bodies = bodies_under(relay.protection, relay.escrow, generator(seed, "bodies").randbytes)
         self.machine = Machine(
             _config(scenario, devices),
             identity,
@@ -101,6 +104,7 @@ class Town:
             self._at,
             self._torn,
             RelayLog(log_path, self._clock_ms),
+            self.timer_grid_ms,
         )
         self._plan = TrafficPlan(scenario, population, seed)
         self._network = generator(seed, "network")
@@ -238,6 +242,10 @@ class Town:
     def alarm(self, handset: Handset, view: ListView) -> None:
         """A device refuses a list of somebody."""
         self.alarms.append((handset.index, view.person))
+
+    def entry_of(self, device: int) -> DeviceEntry:
+        """A device as lists name it."""
+        return self.people.keys[device].entry
 
     def expiry_s(self, now_s: int) -> int:
         """How long an envelope that is sent now is kept: whole hours, as client/ asks for."""
@@ -468,6 +476,8 @@ def _config(scenario: Scenario, devices: int) -> CoreConfig:
         retention_s=relay.retention_days * DAY_S,
         mailbox_envelopes_max=relay.mailbox_envelopes_max,
         mailbox_bytes_max=relay.mailbox_bytes_max,
+        # Without waiting for company, so that no timer is needed for an answer.
+        ack_answer_ms=0,
         redeliver_most_ms=int(relay.redeliver_most_s * 1_000),
         links_max=max(20_000, 2 * devices),
         topics_max=max(20_000, 2 * devices),

@@ -17,7 +17,7 @@ class Relay(Part, frozen=True):
 
     Attributes:
         protection: whose keys protect the bodies: a generation of sim/generations/, or `blindpost`.
-        escrow: whether every device leaves a copy of its keys with the operator.
+        escrow: bodies are sealed for a key of each device, of which the operator keeps a copy beside the mail.
         jurisdiction: where the machine stands; empty: nowhere that issues orders.
         store: `memory`, or `sqlite` on a disk; the disclosure is an SQLite file either way.
         retention_days: how long the relay keeps what nobody fetched.

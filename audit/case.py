@@ -115,6 +115,32 @@ class Case:
         """The tombstone of an envelope, if there is one."""
         return self.tombstones.get(tombstone_key_of(mailbox, envelope_id))
 
+    @cached_property
+    def preserved(self) -> dict[bytes, tuple[int, int]]:
+        """Mailboxes for which the table `relay` states a preservation: until when, and the order's leaf (section 9)."""
+        found: dict[bytes, tuple[int, int]] = {}
+        if self.store is None:
+            return found
+        known = {row.blob("mailbox") for row in self.store.tables["mailboxes"]}
+        for row in self.store.tables["relay"]:
+            value = row.blob("value")
+            mailbox = _mailbox_of(row.text("name"))
+            if mailbox in known and len(value) == 16:
+                found[mailbox] = int.from_bytes(value[:8], "big"), int.from_bytes(value[8:], "big")
+        return found
+
+    @cached_property
+    def kept(self) -> dict[bytes, tuple[int, int]]:
+        """Rows that a preservation keeps though they were acknowledged: the place in the commits, by tombstone key."""
+        if not self.preserved or self.store is None:
+            return {}
+        keys = (
+            (tombstone_key_of(row.mailbox, row.envelope_id), (row.commit_index, row.leaf))
+            for row in self.store.envelopes
+            if row.mailbox in self.preserved
+        )
+        return {key: place for key, place in keys if key in self.tombstones}
+
     @staticmethod
     def proves_erasure(tombstone: StoredRow, mailbox: bytes) -> bool:
         """Whether a tombstone's t leads to its key: only recipient and sender could reveal it (section 5.3)."""
@@ -224,6 +250,15 @@ class Case:
                 mapping = self.mappings[position]
                 return f"{where} (address {mapping.start + offset - mapping.offset:#x}, {mapping.shown_name})"
         return where
+
+
+def _mailbox_of(name: str) -> bytes:
+    """The mailbox that a name is, in lower-case hexadecimal; empty if it is none."""
+    try:
+        mailbox = bytes.fromhex(name)
+    except ValueError:
+        return b""
+    return mailbox if len(mailbox) == 16 and mailbox.hex() == name else b""
 
 
 def open_case(

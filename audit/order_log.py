@@ -1,4 +1,4 @@
-"""What the leaves of a relay's log say, and whether they say it by the rules (protocol.md section 12).
+"""What the leaves of a relay's log say, and whether they say it by the rules (protocol.md section 15).
 
 It starts from the relay's card alone: the card's key signed the log's key in the first leaf, every later key is signed
 by the one before, and the checkpoint by the last. Each rule that a log breaks is a finding; a leaf of a type that this

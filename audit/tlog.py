@@ -1,4 +1,4 @@
-"""Reads a mirror of a relay's transparency log: checkpoint, tiles and entries, all recomputed (protocol.md section 12).
+"""Reads a mirror of a relay's transparency log: checkpoint, tiles and entries, all recomputed (protocol.md section 15).
 
 A mirror is a folder that any web server could hold, so every byte of it is somebody else's. What the folder says about
 its hashes is compared with hashes made here from the entries; what the checkpoint says, with their root. Whose the log

@@ -17,7 +17,7 @@ from relay.core.docket import Entry, Order, OrderKind
 from relay.core.policy import Decision
 from relay.disclosure import MANIFEST_NAME, Disclosure, sha256_of, take_wholesale
 from relay.orders import Desk
-from relay.process import find_held
+from relay.process import find_held, preserve_held
 from wire.held import column_names, read_held
 from wire.leaves import AnswerLeaf
 
@@ -57,7 +57,7 @@ def now_s() -> int:
     return int(time.time())
 
 
-def serve(home: Path, order: Order, out: Path | None = None, *, memory: bool = False) -> Served:
+def serve(home: Path, order: Order, out: Path | None = None, *, memory: bool = False, until_s: int = 0) -> Served:
     """Serve an order.
 
     Args:
@@ -65,6 +65,7 @@ def serve(home: Path, order: Order, out: Path | None = None, *, memory: bool = F
         order: the order.
         out: where what is handed over goes: a folder for a disclosure, a file for a record.
         memory: with a disclosure, also the memory image.
+        until_s: until when a preservation holds, Unix time in seconds.
 
     Raises:
         CommandError: `out` is there already.
@@ -80,7 +81,11 @@ def serve(home: Path, order: Order, out: Path | None = None, *, memory: bool = F
         if decision is Decision.APPEAL:
             contested = desk.appeal(number)
             return Served(contested.entry, filed.index, None, None, filed.sealed, None, desk.log.size)
-        facts, disclosure = _facts(home, order, decision, out, memory)
+        if order.kind is OrderKind.PRESERVATION and decision is Decision.HONOUR:
+            found = preserve_held(home, order.scope, until_s, filed.index)
+            facts, disclosure = Facts(found=found.mailboxes, until_s=until_s), None
+        else:
+            facts, disclosure = _facts(home, order, decision, out, memory)
         answered = desk.answer(number, answer_to(order, decision, facts))
         return Served(
             answered.entry,

@@ -4,7 +4,7 @@
 relay's own user, or root. A message is u32(length) and canonical MessagePack, one request at a time, one answer each:
 
     request  [1] status   [2, domain, admin key] tenant_add   [3, out, memory] disclose   [4] seal   [5] stop
-             [6, scope, name] find
+             [6, scope, name] find   [7, scope, name, until, leaf] preserve
     answer   [0, kind, text] failed   [1, [[name, count], …]] status   [2] done   [3, pid] copied
              [4, files, rotated] sealed   [5, mailboxes, envelopes, body bytes, [held record, …]] found
 
@@ -79,6 +79,15 @@ class FindRequest(Record, frozen=True, tag=6):
     name: Annotated[str, Meta(max_length=ACCOUNT_BYTES_MAX)]
 
 
+class PreserveRequest(Record, frozen=True, tag=7):
+    """Stop expiry and deletion for the mailboxes of a scope until then; `leaf` is the order's in the public log."""
+
+    scope: Literal["all", "tenant", "account", "mailbox"]
+    name: Annotated[str, Meta(max_length=ACCOUNT_BYTES_MAX)]
+    until: Count
+    leaf: Count
+
+
 class Failed(Record, frozen=True, tag=0):
     """The request was not served; `kind` is the error's class, `text` its words."""
 
@@ -118,7 +127,9 @@ class Found(Record, frozen=True, tag=5):
     held: Annotated[tuple[bytes, ...], Meta(max_length=1)]
 
 
-Request: TypeAlias = StatusRequest | TenantAddRequest | DiscloseRequest | SealRequest | StopRequest | FindRequest
+Request: TypeAlias = (
+    StatusRequest | TenantAddRequest | DiscloseRequest | SealRequest | StopRequest | FindRequest | PreserveRequest
+)
 Answer: TypeAlias = Failed | Status | Done | Copied | Sealed | Found
 Serve: TypeAlias = Callable[["Peer", Request], Awaitable[Answer]]
 

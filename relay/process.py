@@ -28,6 +28,7 @@ from relay.control import (
     Found,
     NotRunning,
     Peer,
+    PreserveRequest,
     Request,
     SealRequest,
     Status,
@@ -39,7 +40,7 @@ from relay.control import (
 from relay.core import RelayCore
 from relay.core.docket import Scope, ScopeKind
 from relay.disclosure import Discloser, end_order, serve_order
-from relay.held import find
+from relay.held import find, mailboxes_of
 from relay.home import Home
 from relay.log import RelayLog
 from relay.service import RelayService, head_of
@@ -158,6 +159,9 @@ async def _serve_locked(home: Home, ready: Callable[[], None]) -> None:
             return await serve_order(discloser, peer, request)
         if isinstance(request, FindRequest):
             return await found(service, Scope(ScopeKind(request.scope), request.name))
+        if isinstance(request, PreserveRequest):
+            scope = Scope(ScopeKind(request.scope), request.name)
+            return await preserve(service, scope, request.until, request.leaf)
         assert isinstance(request, StopRequest)
         loop.call_later(0.05, stop)
         return Done()
@@ -274,6 +278,46 @@ def find_held(path: Path, scope: Scope) -> Found:
         return _run(_found_at_rest(home, scope))
     assert isinstance(answer, Found)
     return answer
+
+
+async def preserve(service: RelayService, scope: Scope, until_s: int, leaf: int) -> Found:
+    """Preserve the mailboxes of a scope; durable on return.
+
+    Raises:
+        StoreError: it could not be stored.
+    """
+    async with service.held():
+        snapshot = await service.in_thread(service.store.load)
+    mailboxes = mailboxes_of(snapshot, scope)
+    if mailboxes:
+        await service.preserve(mailboxes, until_s, leaf)
+    return find(snapshot, scope)
+
+
+def preserve_held(path: Path, scope: Scope, until_s: int, leaf: int) -> Found:
+    """Preserve the mailboxes of a scope at the relay of a home, running or not.
+
+    Raises:
+        ControlError: the running relay refused.
+        HomeError: there is no relay's home.
+    """
+    home = Home.open(path)
+    try:
+        with Connection(home.socket_path) as connection:
+            answer = connection.request(PreserveRequest(scope.kind.value, scope.name, until_s, leaf))
+    except NotRunning:
+        return _run(_preserve_at_rest(home, scope, until_s, leaf))
+    assert isinstance(answer, Found)
+    return answer
+
+
+async def _preserve_at_rest(home: Home, scope: Scope, until_s: int, leaf: int) -> Found:
+    async with at_rest(home) as (service, _):
+        preserved = asyncio.create_task(preserve(service, scope, until_s, leaf))
+        while not preserved.done():
+            await asyncio.sleep(0.01)
+            await service.step()
+        return await preserved
 
 
 async def _found_at_rest(home: Home, scope: Scope) -> Found:

@@ -236,6 +236,19 @@ class RelayService:
         self._work.set()
         await admitted
 
+    async def preserve(self, mailbox_ids: tuple[bytes, ...], until_s: int, leaf: int) -> None:
+        """Stop expiry and deletion for mailboxes until then; durable on return.
+
+        Raises:
+            FormatError: one of them is not there.
+            StoreError: the commit failed.
+        """
+        self.core.preserve(mailbox_ids, until_s, leaf)
+        preserved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tenants.append(preserved)
+        self._work.set()
+        await preserved
+
     def rotate(self, seed: bytes) -> Rotation:
         """Change the signing key; to be called while the store is held. The caller saves the key before it lets go."""
         rotation = self.core.rotate(seed, self._clock_ms())

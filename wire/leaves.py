@@ -1,4 +1,4 @@
-"""The leaves of the transparency log: what stands in it, as bytes (protocol.md section 12).
+"""The leaves of the transparency log: what stands in it, as bytes (protocol.md section 15).
 
 A leaf is canonical MessagePack `[type, logged_at, …]`. Type numbers are open: a reader skips a type that it does not
 know (`UnknownLeaf`) and never refuses it, so that key directory changes can follow. No leaf names a person: whom an

@@ -179,9 +179,11 @@ def _check_tombstones(case: Case, outcome: Outcome, used: _Leaves) -> None:
             outcome.fail(where, f"reason {reason} has no t, and {len(token)} bytes stand there")
         if place[0] not in counts:
             outcome.fail(where, f"its commit {place[0]} is not in the store")
+        elif case.kept.get(stone.blob("key"), place) != place:
+            outcome.fail(where, "has another place in the commits than the preserved envelope that it is of")
         elif place[1] >= counts[place[0]]:
             outcome.fail(where, f"its commit {place[0]} has no leaf {place[1]}")
-        else:
+        elif stone.blob("key") not in case.kept:
             _use(used, *place, where, outcome)
         header = case.headers.get(place[0])
         problem = expiry_problem(stone.integer("expiry"), header)

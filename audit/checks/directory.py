@@ -46,6 +46,8 @@ KEM_KEY_BYTES: Final = 1184
 DAY_S: Final = 86_400
 SEQ_END: Final = 2**40
 ZERO_HASH: Final = bytes(32)
+PRESERVED_S_MAX: Final = 181 * 86_400
+LEAF_MAX: Final = 2**32
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,11 +302,15 @@ def _check_rotations(case: Case, outcome: Outcome) -> None:
 
 
 def _check_relay(case: Case, outcome: Outcome) -> None:
-    """The table `relay` holds three facts and nothing else."""
+    """The table `relay` holds three facts, the preservations that an order asked for, and nothing else."""
     assert case.store is not None
     found = {row.text("name"): row.blob("value") for row in case.store.tables["relay"]}
-    if len(found) < len(case.store.tables["relay"]) or set(found) - {"relay_id", "partition", "format"}:
+    preserved = {mailbox.hex() for mailbox in case.preserved}
+    if len(found) < len(case.store.tables["relay"]) or set(found) - {"relay_id", "partition", "format"} - preserved:
         outcome.fail("relay", f"holds {', '.join(sorted(repr(name) for name in found))}")
+    for mailbox, (until, leaf) in case.preserved.items():
+        if until > (case.taken_at or until) + PRESERVED_S_MAX or leaf > LEAF_MAX:
+            outcome.fail("relay", f"states a preservation of {mailbox.hex()[:8]}… with numbers that no order has")
     card = case.card or case.disclosed_card
     expected = {"format": b"1"}
     if card is not None:

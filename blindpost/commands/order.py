@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from blindpost.errors import CommandError
+from blindpost.errors import CommandError, UsageError
 from blindpost.exit_status import ExitStatus
 from blindpost.parser import Options, Parser, Subparsers, account, add_command, add_family, add_home, domain, home_of
 
@@ -21,6 +21,7 @@ __all__ = ["add_commands", "day"]
 _UNNAMED: Final = "an authority that was not named"
 _NO_BASIS: Final = "none named"
 _NO_COUNTRY: Final = "XX"
+_PRESERVED_S_MAX: Final = 180 * 86_400
 
 
 class _Kind(NamedTuple):
@@ -83,6 +84,12 @@ _KINDS: Final = (
         "who writes to whom and when, from now on",
         "Contested by default; the answer says that a relay can be compelled to begin such a record.",
         "person",
+    ),
+    _Kind(
+        "preservation",
+        "delete nothing of a mailbox for a time",
+        "Expiry and deletion stop for the mailboxes of the person or company until --until, at most 180 days.",
+        "somebody",
     ),
     _Kind(
         "keys",
@@ -254,17 +261,22 @@ def _serve(options: Options) -> int:
     out: Path | None = getattr(options, "out", None)
     if out is not None and kind.value in {"wholesale", "seizure"}:
         _check_out(out)
+    received_s = int(time.time())
+    if kind is OrderKind.PRESERVATION and not received_s < options.until <= received_s + _PRESERVED_S_MAX:
+        raise UsageError("--until must be a day within the next 180", "ask again before it ends")
     order = Order(
         kind=kind,
         issuer=options.issuer,
         jurisdiction=options.jurisdiction,
         legal_basis=options.legal_basis,
-        received_s=int(time.time()),
+        received_s=received_s,
         deadline_s=options.deadline,
         scope=_scope(options),
         secret_until_s=options.secret_until,
     )
-    served = serve(home, order, out, memory=getattr(options, "memory", False))
+    served = serve(
+        home, order, out, memory=getattr(options, "memory", False), until_s=getattr(options, "until", 0)
+    )
     if served.disclosure is not None:
         _tell_disclosure(served, options.out)
     elif out is not None and out.exists():

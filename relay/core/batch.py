@@ -19,6 +19,7 @@ from wire.errors import RefusalCode
 if TYPE_CHECKING:
     from relay.core.links import Link
     from relay.core.mailboxes import Held, Mailbox
+    from relay.core.preservation import Preservation
 
 __all__ = ["Refused", "Seqs", "Staged"]
 
@@ -110,6 +111,10 @@ class Staged:
     """What takes the directory's changes back, to be run in reverse."""
     closed: list[Mailbox] = field(default_factory=list)
     """Mailboxes that a new device list does not name any more."""
+    kept: list[tuple[Preservation, int]] = field(default_factory=list)
+    """Rows of preserved mailboxes that were acknowledged or withdrawn, and stay."""
+    released: list[tuple[Mailbox, Preservation]] = field(default_factory=list)
+    """Mailboxes whose preservation ends with this batch."""
     withdrawn: int = 0
     """How many of those that leave were withdrawn."""
     tenants: int = 0

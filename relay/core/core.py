@@ -397,6 +397,14 @@ class RelayCore:
         if (domain, admin_key) not in self._tenants_waiting and not self._directory.is_stored(domain):
             self._tenants_waiting.append((domain, admin_key))
 
+    def preserve(self, mailbox_ids: tuple[bytes, ...], until_s: int, leaf: int) -> None:
+        """Stop expiry and deletion for mailboxes until then (preservation.py); goes into the next batch.
+
+        Raises:
+            FormatError: one of the mailboxes is not there.
+        """
+        self._mailboxes.preservations.ask(mailbox_ids, until_s, leaf)
+
     @property
     def time_ms(self) -> int:
         """The time below which no commit will be dated."""

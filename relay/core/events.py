@@ -315,6 +315,10 @@ class Batch:
     used_tokens: list[UsedTokenRow] = field(default_factory=list)
     used_tokens_erased: list[int] = field(default_factory=list)
     rotations: list[RotationRow] = field(default_factory=list)
+    statements: list[tuple[str, bytes]] = field(default_factory=list)
+    """(name, value) of rows of `relay` to insert: preservations (preservation.py)."""
+    statements_erased: list[str] = field(default_factory=list)
+    """Names of such rows to delete first."""
     body_bytes: int = 0
     """Bytes of the bodies in `envelopes`, for the log."""
     erased_bytes: int = 0
@@ -327,6 +331,7 @@ class Batch:
         return not (
             self.envelopes
             or self.envelopes_erased
+            or self.tombstones
             or self.tombstones_erased
             or self.prekeys
             or self.prekeys_erased
@@ -338,6 +343,8 @@ class Batch:
             or self.used_tokens
             or self.used_tokens_erased
             or self.rotations
+            or self.statements
+            or self.statements_erased
             or self.commits_below
         )
 

@@ -24,6 +24,7 @@ from relay.core.batch import Refused, Seqs, Staged
 from relay.core.commitlog import CommitLog
 from relay.core.events import REASON_CLOSED, CoreConfig, EnvelopeRow, Snapshot, TombstoneRow
 from relay.core.expiry import ExpiryBuckets
+from relay.core.preservation import Preservation, Preservations
 from wire.envelope import Envelope, envelope_id_of
 from wire.errors import FormatError, RefusalCode
 from wire.hashing import label
@@ -84,6 +85,7 @@ class Mailbox:
         "held_bytes",
         "id",
         "newest",
+        "preservation",
         "seq",
         "subscription",
         "tombstones",
@@ -105,6 +107,7 @@ class Mailbox:
         self.entries: dict[bytes, Held] = {}
         self.tombstones: dict[bytes, Held] = {}
         self.subscription: Subscription | None = None
+        self.preservation: Preservation | None = None
 
 
 class Mailboxes:
@@ -133,6 +136,7 @@ class Mailboxes:
             self.by_id[row.mailbox] = Mailbox(
                 row.seq, row.mailbox, row.device_key, row.account, row.newest, bool(row.closed)
             )
+        self.preservations = Preservations(self, snapshot.relay)
         # Rows of one commit, hour, place and size share these numbers: a million of each is 30 MB.
         shared: dict[int, int] = {}
         # Delivery goes through `entries` in their order, so that they must be in that of their numbers.
@@ -172,10 +176,22 @@ class Mailboxes:
                 0,
                 TOMBSTONE,
             )
+            if mailbox.preservation is not None and (kept := mailbox.entries.pop(held.id, None)) is not None:
+                self._loaded_kept(mailbox.preservation, kept)
             mailbox.tombstones[held.id] = held
             mailbox.held_bytes += self._config.tombstone_bytes
             self._hold(held)
-        self._closing.extend(mailbox for mailbox in self.by_id.values() if mailbox.closed and mailbox.entries)
+        for mailbox in self.by_id.values():
+            self.close_if_closed(mailbox)
+
+    def _loaded_kept(self, preservation: Preservation, kept: Held) -> None:
+        """An envelope that its tombstone says is acknowledged is a row that preservation kept, and nothing more."""
+        preservation.kept.append(kept.seq)
+        kept.state = GONE
+        kept.mailbox.held -= 1
+        kept.mailbox.held_bytes -= kept.body_bytes
+        self.live -= 1
+        self._log.release(kept.commit_index)
 
     def _loaded_mailbox(self, mailbox_id: bytes) -> Mailbox:
         mailbox = self.by_id.get(mailbox_id)
@@ -297,34 +313,53 @@ class Mailboxes:
         seqs.tombstones = seq + 1
         held.state = LEAVING
         batch = staged.batch
-        batch.envelopes_erased.append(held.seq)
-        batch.erased_bytes += held.body_bytes
+        if mailbox.preservation is None:
+            batch.envelopes_erased.append(held.seq)
+            batch.erased_bytes += held.body_bytes
+        else:
+            staged.kept.append((mailbox.preservation, held.seq))
         fields = (seq, key, mailbox_id, held.expiry, held.commit_index, held.leaf, held.number, reason, token)
         batch.tombstones.append(_row(TombstoneRow, fields))
         staged.leaving.append((held, reason, seq, key))
 
     def close(self, mailbox: Mailbox) -> None:
-        """A mailbox is durably closed: its envelopes leave, some with each batch."""
-        if mailbox.entries:
+        """A mailbox is durably closed: its envelopes leave, some with each batch; not while they are preserved."""
+        if mailbox.entries and mailbox.preservation is None:
             self._closing.append(mailbox)
+
+    def close_if_closed(self, mailbox: Mailbox) -> None:
+        """A mailbox whose preservation ended, or did not begin, leaves if its device is gone."""
+        if mailbox.closed:
+            self.close(mailbox)
+
+    def stop_closing(self, mailbox: Mailbox) -> None:
+        """A mailbox is preserved: what has not left yet stays."""
+        if mailbox in self._closing:
+            self._closing.remove(mailbox)
 
     # ---- expiry
 
     def gather_due(self, now_s: int) -> bool:
         """Tell whether something is to be erased: past its expiry, or of a closed mailbox."""
-        return self._expiry.gather(now_s) or bool(self._closing)
+        return self._expiry.gather(now_s) or bool(self._closing) or self.preservations.is_due(now_s)
 
     def next_expiry_s(self) -> int | None:
         """Return when the next envelope or tombstone expires, rounded up to a minute."""
-        return self._expiry.next_s()
+        times = (self._expiry.next_s(), self.preservations.next_end_s())
+        return min((time_s for time_s in times if time_s is not None), default=None)
 
     def stage_due(self, staged: Staged, now_s: int) -> None:
         """Stage what is due, at most `batch_erasures_max` envelopes and tombstones."""
-        room = self._config.batch_erasures_max
+        room = self.preservations.stage(staged, now_s, self._config.batch_erasures_max)
         batch = staged.batch
         self._expiry.gather(now_s)
         gone: dict[Mailbox, int] = {}
         while room and (held := self._expiry.take()) is not None:
+            if held.state == GONE:
+                continue
+            if held.mailbox.preservation is not None:
+                held.mailbox.preservation.suspended.append(held)
+                continue
             if held.state == LIVE:
                 batch.envelopes_erased.append(held.seq)
                 batch.erased_bytes += held.body_bytes
@@ -370,6 +405,12 @@ class Mailboxes:
             held.body_bytes = 0
             held.state = TOMBSTONE
             mailbox.tombstones[held.id] = held
+        for preservation, seq in staged.kept:
+            preservation.kept.append(seq)
+        for mailbox, preservation in staged.released:
+            for held in preservation.suspended:
+                self._expiry.add(held.expiry, held)
+            self.close_if_closed(mailbox)
         for held in staged.expiring:
             mailbox = held.mailbox
             if mailbox.tombstones.get(held.id) is held:

@@ -96,6 +96,9 @@ class MemoryStore:
         self.tenants.update((row.seq, row) for row in batch.tenants)
         self.used_tokens.update((row.seq, row) for row in batch.used_tokens)
         self.rotations.update((row.seq, row) for row in batch.rotations)
+        for name in batch.statements_erased:
+            self.relay.pop(name, None)
+        self.relay.update(batch.statements)
         for newest, seq in batch.mailboxes_newest:
             self.mailboxes[seq] = self.mailboxes[seq]._replace(newest=newest)
         for seq in batch.mailboxes_closed:

@@ -217,6 +217,8 @@ class SqliteStore:
         ):
             if rows:
                 db.executemany(statement, rows)
+        if batch.statements or batch.statements_erased:
+            _restate(db, batch)
 
     def read(self, seqs: Sequence[int]) -> list[bytes | None]:
         """Return the bodies of envelopes, None for each that is not there."""
@@ -288,6 +290,16 @@ def _as_store_error(what: str) -> Iterator[None]:
 def _rows(db: sqlite3.Connection, query: str, make: Callable[[Sequence[object]], Row]) -> list[Row]:
     # Tables are in the order of their integer primary key, so that no ORDER BY need be paid for.
     return [make(row) for row in db.execute(query)]
+
+
+def _restate(db: sqlite3.Connection, batch: Batch) -> None:
+    # Rows of `relay` are numbered without a gap (section 9): those behind the three fixed ones are written anew.
+    gone = set(batch.statements_erased)
+    stated = [
+        row for row in db.execute("SELECT name, value FROM relay WHERE seq > 3 ORDER BY seq") if row[0] not in gone
+    ]
+    db.execute("DELETE FROM relay WHERE seq > 3")
+    db.executemany("INSERT INTO relay (name, value) VALUES (?, ?)", [*stated, *batch.statements])
 
 
 def _delete(db: sqlite3.Connection, table: str, seqs: list[int]) -> None:

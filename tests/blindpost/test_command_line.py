@@ -58,6 +58,7 @@ order interception
 order subscriber
 order metadata
 order pen-register
+order preservation
 order keys
 order decrypt
 order weakness

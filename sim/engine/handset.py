@@ -261,10 +261,11 @@ class Handset:
 
     # ---- writing
 
-    def write(self, message: Message, to: int) -> None:
-        """Send a message to one person."""
-        for parts, content_bytes, chunk_bytes in self.town.bodies.parts_of(message.content_bytes):
-            self._go(Job(message, to, parts, content_bytes, chunk_bytes))
+    def write(self, message: Message) -> None:
+        """Send a message to all whom it is for."""
+        for to in message.to:
+            for parts, content_bytes, chunk_bytes in self.town.bodies.parts_of(message.content_bytes):
+                self._go(Job(message, to, parts, content_bytes, chunk_bytes))
 
     def _go(self, job: Job) -> None:
         view = self.contacts.get(job.to)

@@ -29,7 +29,7 @@ class Sent:
     """One envelope that was handed to the network.
 
     `parts` is how many envelopes the message has for that device; it is shown when all are there. `check` is a CRC-32
-    of the body: what the stand-in for decryption compares.
+    of the body: what the stand-in for decryption compares. `message_id` is the client's, in a real run.
     """
 
     __slots__ = (
@@ -38,6 +38,7 @@ class Sent:
         "envelope_id",
         "expiry_s",
         "message",
+        "message_id",
         "parts",
         "receipted",
         "shown",
@@ -62,6 +63,7 @@ class Sent:
         self.expiry_s = expiry_s
         self.check = check
         self.parts = parts
+        self.message_id = b""
         self.receipted = False
         self.shown = False
         self.withdrawn = False

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from sim.engine.checks import judge
 from sim.engine.outcome import Outcome
-from sim.engine.sized import run_sized
-from sim.scenario.base import ScenarioError
+from sim.engine.sized import run_real, run_sized
 from sim.scenario.scenario import Scenario
 
 __all__ = ["run"]
@@ -29,8 +28,7 @@ def run(
     """
     folder.mkdir(parents=True, exist_ok=True)
     seed = scenario.seed if seed is None else seed
-    if scenario.crypto == "real":
-        raise ScenarioError("crypto", "real is not there yet")
-    outcome = run_sized(scenario, seed, folder, progress or (lambda now_s: None))
+    play = run_real if scenario.crypto == "real" else run_sized
+    outcome = play(scenario, seed, folder, progress or (lambda now_s: None))
     outcome.checks = judge(outcome)
     return outcome

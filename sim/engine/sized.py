@@ -1,4 +1,4 @@
-"""A run with `crypto = "sized"`: the town in memory, the relay's home on a disk for its log and its disclosures."""
+"""A run from beginning to end: town, orders, outcome; the relay's home lies on a disk, for log and disclosures."""
 
 import gc
 from collections.abc import Callable
@@ -14,15 +14,19 @@ from sim.engine.disclosures import Disclosed, disclose
 from sim.engine.disk import Disk, SimulatedStore
 from sim.engine.outcome import Outcome, ServedOrder
 from sim.engine.population import draw_population
+from sim.engine.real import RealTown, check_real
 from sim.engine.standin import standing_in
 from sim.engine.town import Town
+from sim.engine.traffic import HOUR_S
 from sim.orders.policy import answer_to, discloses
 from sim.orders.service import happenings, service_changes
 from sim.scenario.base import DAY_S
 from sim.scenario.scenario import Scenario
 from sim.scenario.timeline import Order
+from sim.virtual_time import run_virtually
+from sim.world import few_prekeys
 
-__all__ = ["run_sized"]
+__all__ = ["run_real", "run_sized"]
 
 Progress = Callable[[int], None]
 
@@ -49,23 +53,54 @@ def run_sized(scenario: Scenario, seed: int, folder: Path, progress: Progress) -
             town = Town(scenario, population, seed, identity, disk, home.log_path)
             town.on_hour = progress
             bench = _Bench(scenario, town, home, folder)
-            town.play(bench.serve, [(order.date.unix_s, number) for number, order in enumerate(scenario.order)])
+            town.play(bench.serve)
     finally:
         if gc_was_on:
             gc.enable()
-    lost = _lost(town, store)
+    return _outcome(town, bench, store, "sized")
+
+
+def run_real(scenario: Scenario, seed: int, folder: Path, progress: Progress) -> Outcome:
+    """The same with the real client.
+
+    Raises:
+        ScenarioError: the scenario asks for what only a sized run has.
+    """
+    check_real(scenario)
+    home = _home(scenario, seed, folder / "relay")
+    store = _store(scenario, home)
+    disk = Disk(store, generator(seed, "disk"))
+    population = draw_population(scenario, seed)
+    identity = home.load_keys().identity(home.config.partition)
+    homes = folder / "devices"
+    homes.mkdir()
+
+    async def play() -> tuple[Town, _Bench]:
+        town = RealTown(homes, home.card, scenario, population, seed, identity, disk, home.log_path)
+        town.on_hour = progress
+        bench = _Bench(scenario, town, home, folder)
+        await town.play_through(bench.serve)
+        return town, bench
+
+    with few_prekeys():
+        town, bench = run_virtually(play)
+    return _outcome(town, bench, store, "real")
+
+
+def _outcome(town: Town, bench: "_Bench", store: Store, crypto: str) -> Outcome:
+    lost = _lost(town, bench.now_s, store)
     store.close()
     return Outcome(
-        scenario,
-        seed,
-        "sized",
-        len(population),
+        town.scenario,
+        town.seed,
+        crypto,
+        len(town.population),
         len(town.handsets),
         town.ledger,
         bench.finished(),
         town.faults.counts,
-        service_changes(scenario),
-        happenings(scenario),
+        service_changes(town.scenario),
+        happenings(town.scenario),
         lost,
         len(town.alarms),
     )
@@ -111,6 +146,11 @@ class _Bench:
         disclosed = self._disclose(order, at_s) if discloses(order) else None
         self._served.append(ServedOrder(order, at_s, answer, person, self._town.held_of(person), disclosed))
 
+    @property
+    def now_s(self) -> int:
+        """When the run ends."""
+        return self._scenario.end.unix_s + round(self._scenario.settle_hours * HOUR_S)
+
     def finished(self) -> list[ServedOrder]:
         """All of them, at the end of the run."""
         return self._served
@@ -131,7 +171,9 @@ class _Bench:
             store.checkpoint()
             held = self._home.store_path
         bodies = self._town.bodies
-        disclosed = disclose(self._home, held, folder, at_s, volunteered=bodies.volunteered, kept_keys=bodies.kept_keys)
+        disclosed = disclose(
+            self._home, held, folder, at_s, volunteered=self._town.volunteered(), kept_keys=bodies.kept_keys
+        )
         self._town.machine.disclosed(at_s)
         return disclosed
 
@@ -142,9 +184,8 @@ _ABOUT_ONE = frozenset(
 )
 
 
-def _lost(town: Town, store: Store) -> int:
+def _lost(town: Town, now_s: int, store: Store) -> int:
     """Receipted envelopes that were neither shown nor withdrawn, have not expired, and are not there."""
-    now_s = town.calendar.now_ms // 1_000
     held = {row.envelope_id for row in store.load().envelopes}
     return sum(
         not (sent.shown or sent.withdrawn or sent.expiry_s <= now_s or sent.envelope_id in held)

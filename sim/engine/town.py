@@ -79,17 +79,14 @@ class Town:
         self.alarms: list[tuple[int, int]] = []
         """(number of the device, person) of each list that was refused because its account key was not the pinned."""
         start_s = scenario.start.unix_s
-        domains = [tenant.domain for tenant in scenario.tenant]
-        self.people = People(population, domains, seed, start_s)
-        devices = len(self.people.person_of)
+        self.seed = seed
+        devices = sum(population.devices)
         self.is_large = devices >= MANY_DEVICES
-        self.calendar = Calendar(start_s * 1_000, _COARSE_MS if self.is_large else _FINE_MS)
+        self.calendar = self._make_calendar(start_s * 1_000, _COARSE_MS if self.is_large else _FINE_MS)
         self.timer_grid_ms = 10_000 if self.is_large else 1_000
         self.step_s = scenario.people.step_s or (10 if self.is_large else 1)
-        self.handsets = [
-            Handset(self, device, person, self.people.keys[device])
-            for device, person in enumerate(self.people.person_of)
-        ]
+        self.people = self._make_people()
+        self.handsets = self._make_handsets()
         self.people.handsets = self.handsets
         self._by_tag = {handset.keys.tag: handset for handset in self.handsets}
         self.offline = devices
@@ -111,7 +108,6 @@ class Town:
         self._absences = generator(seed, "absences")
         self._choices = generator(seed, "choices")
         self._headers: dict[bytes, tuple[bytes, int]] = {}
-        self.seed = seed
         self._broker_down_until_ms = 0
         self._healed = False
         self._counted = (0, 0, 0)
@@ -120,16 +116,39 @@ class Town:
         self._names = {one.name: number for number, one in enumerate(scenario.jurisdiction)}
         self.on_hour: Callable[[int], None] = lambda now_s: None
 
+    # What a run with the real client makes otherwise (sim/engine/real.py).
+
+    def _make_calendar(self, now_ms: int, grid_ms: int) -> Calendar:
+        return Calendar(now_ms, grid_ms)
+
+    def _make_people(self) -> People:
+        domains = [tenant.domain for tenant in self.scenario.tenant]
+        return People(self.population, domains, self.seed, self.scenario.start.unix_s)
+
+    def _make_handsets(self) -> list[Handset]:
+        return [
+            Handset(self, device, person, self.people.keys[device])
+            for device, person in enumerate(self.people.person_of)
+        ]
+
     # ---- the run
 
-    def play(self, orders: Callable[[int], None], order_times_s: list[tuple[int, int]]) -> None:
+    def play(self, orders: Callable[[int], None]) -> None:
         """Let the scenario take place.
 
         Args:
             orders: called with the number of an order when it is served.
-            order_times_s: (Unix time, number) of each.
         """
-        start_s, end_s = self.scenario.start.unix_s, self.scenario.end.unix_s
+        end_s = self.scenario.end.unix_s
+        self.begin(orders)
+        self.calendar.run(end_s * 1_000, self.settle)
+        self.heal()
+        self.calendar.run((end_s + round(self.scenario.settle_hours * HOUR_S)) * 1_000, self.settle)
+        self.close_hour()
+
+    def begin(self, orders: Callable[[int], None]) -> None:
+        """Start the relay, and put everything that is known beforehand into the calendar."""
+        start_s = self.scenario.start.unix_s
         self.ledger.begin_hour(start_s)
         self.machine.start()
         assert self.machine.core is not None
@@ -145,14 +164,10 @@ class Town:
             self.calendar.at(trigger.at_s * 1_000, self._fault, trigger)
         for change in service_changes(self.scenario):
             self.calendar.at(change.at_s * 1_000, self._service, self._names[change.jurisdiction], change.state)
-        for at_s, number in order_times_s:
-            self.calendar.at(at_s * 1_000, orders, number)
+        for number, order in enumerate(self.scenario.order):
+            self.calendar.at(order.date.unix_s * 1_000, orders, number)
         self.calendar.at(joined_s * 1_000, self._hour_of_traffic, joined_s)
         self._next_hour(start_s)
-        self.calendar.run(end_s * 1_000, self.settle)
-        self._heal()
-        self.calendar.run((end_s + round(self.scenario.settle_hours * HOUR_S)) * 1_000, self.settle)
-        self._close_hour()
 
     def settle(self, now_ms: int) -> None:
         """The second half of a moment."""
@@ -176,14 +191,15 @@ class Town:
         self.calendar.at(following_s * 1_000, self._hour_over, following_s)
 
     def _hour_over(self, now_s: int) -> None:
-        self._close_hour()
+        self.close_hour()
         self.ledger.begin_hour(now_s)
         self.on_hour(now_s)
         self._next_hour(now_s)
         if not self._healed:
             self._hour_of_traffic(now_s)
 
-    def _close_hour(self) -> None:
+    def close_hour(self) -> None:
+        """Write down what is of the end of the hour."""
         hour = self.ledger.hour
         counters, before = self.machine.counters, self._counted
         hour.commits = counters.commits - before[0]
@@ -215,8 +231,7 @@ class Town:
         ledger.messages += 1
         ledger.hour.sent += 1
         message = Message(ledger.messages, intent.person, to, intent.kind, intent.content_bytes, self.calendar.now_ms)
-        for person in to:
-            device.write(message, person)
+        device.write(message)
 
     def _device_of(self, person: int) -> Handset | None:
         """The device at which a person writes: one that is on."""
@@ -242,6 +257,10 @@ class Town:
     def alarm(self, handset: Handset, view: ListView) -> None:
         """A device refuses a list of somebody."""
         self.alarms.append((handset.index, view.person))
+
+    def volunteered(self) -> list[bytes]:
+        """What people give the verifier (protocol.md section 12.2)."""
+        return self.bodies.volunteered
 
     def entry_of(self, device: int) -> DeviceEntry:
         """A device as lists name it."""
@@ -413,7 +432,7 @@ class Town:
         for handset in cut:
             handset.cut(on=False)
 
-    def _heal(self) -> None:
+    def heal(self) -> None:
         """Nobody writes any more, everybody is on, nothing fails."""
         self._healed = True
         self.disk.full = False

@@ -205,9 +205,10 @@ def _read(folder: Path, name: str, bytes_max: int) -> bytes:
         descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise DisclosureError(name, f"cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DisclosureError(name, "is no regular file")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise DisclosureError(name, "is no regular file")
         data = file.read(bytes_max + 1)
     if len(data) > bytes_max:
         raise DisclosureError(name, f"more than {bytes_max} bytes")

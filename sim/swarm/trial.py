@@ -94,7 +94,7 @@ class _Run:
         was_on = gc.isenabled()
         gc.disable()
         try:
-            town.play(lambda number: None, [])
+            town.play(lambda number: None)
             self._judge()
         except Exception as error:
             # Whatever raises in the relay or a device ends a process: a finding like any other.

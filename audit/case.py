@@ -220,7 +220,8 @@ class Case:
                 yield where, finder.search(memoryview(values)) + finder.search_deflated(memoryview(values), starts)
             for start, end in self.store.bounds_outside_ciphertext().tolist():
                 yield names.STORE, self._search_decoded(finder, bytes(self.store.data[start:end]), start)
-        for path, view in sorted(self.disclosure.files.items(), key=lambda item: len(item[1])):
+        everything = [*self.disclosure.beside.items(), *self.disclosure.files.items()]
+        for path, view in sorted(everything, key=lambda item: len(item[1])):
             yield path, finder.search(view)
 
     def _line_starts(self, path: str) -> Iterator[int]:

@@ -41,7 +41,7 @@ LOG = "log/relay.log"
 CONFIG = "config/relay.toml"
 CARD = "config/relay-card.toml"
 ORDERERS_CARD = "relay-card.toml"
-"""The card as the orderer had it before, which `order` lays beside: no part of the disclosure, and ignored."""
+"""The card as the orderer had it before, which `order` lays beside: no part of the disclosure, but looked at."""
 ORDERERS_TIMES = "order.toml"
 """When the orderer asked and was served, by its own clock: as the card."""
 MAPS = "memory/maps.txt"
@@ -50,6 +50,10 @@ IMAGE = "memory/image.bin"
 REQUIRED = (CARD, CONFIG, LOG, STORE)
 MEMORY = (IMAGE, MAPS, RANGES)
 LARGE = frozenset({STORE, LOG, IMAGE})
+BESIDE = (ORDERERS_CARD, ORDERERS_TIMES)
+BESIDE_BYTES_MAX: Final = 4_096
+FOLDERS = frozenset({"config", "log", "memory", "store"})
+"""A folder has a name of its choice, and there may be a thousand: no other may be there, even if it is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class Disclosure:
     file_bytes_max: float = FILE_BYTES_MAX
     files: dict[str, FileView] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    beside: dict[str, FileView] = field(default_factory=dict)
+    """The orderer's files: whoever made the directory may have laid them there, so they are searched as well."""
     too_large: list[Problem] = field(default_factory=list)
     """Files that are not read because they pass the bound."""
     digests: dict[str, bytes] = field(default_factory=dict)
@@ -89,6 +95,7 @@ class Disclosure:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.files.clear()
+        self.beside.clear()
         self._stack.close()
 
     def _list(self, descriptor: int, prefix: str, depth: int, seen: list[int]) -> None:
@@ -101,8 +108,6 @@ class Disclosure:
             try:
                 if stat.S_ISDIR(mode):
                     self._enter(descriptor, name, path, depth, seen)
-                elif stat.S_ISREG(mode) and path in {ORDERERS_CARD, ORDERERS_TIMES}:
-                    continue
                 elif stat.S_ISREG(mode):
                     self._open(descriptor, name, path)
                 else:
@@ -112,6 +117,8 @@ class Disclosure:
                 self.problems.append(Problem(printable(path), f"cannot be read ({_reason(error)})"))
 
     def _enter(self, descriptor: int, name: str, path: str, depth: int, seen: list[int]) -> None:
+        if path not in FOLDERS:
+            self.problems.append(Problem(printable(path), "is no folder that a disclosure may have"))
         if depth >= DEPTH_MAX:
             self.problems.append(Problem(printable(path), f"is a directory nested deeper than {DEPTH_MAX}"))
             return
@@ -133,7 +140,8 @@ class Disclosure:
                     Problem(printable(path), f"{state.st_size:,} bytes, at most {int(bytes_max):,} are read")
                 )
             else:
-                view = self.files[path] = FileView(file, state.st_size, printable(path))
+                held = self.beside if path in BESIDE else self.files
+                view = held[path] = FileView(file, state.st_size, printable(path))
                 self._stack.callback(view.close)
                 return
         except OSError:
@@ -143,6 +151,8 @@ class Disclosure:
 
     def _bytes_max(self, path: str) -> float:
         """Only what grows with traffic may be large."""
+        if path in BESIDE:
+            return BESIDE_BYTES_MAX
         return self.file_bytes_max if path in LARGE else min(self.file_bytes_max, SMALL_FILE_BYTES_MAX)
 
     def small(self, path: str) -> bytes:

@@ -14,7 +14,8 @@ from audit.crypto import hash32, verify
 from audit.errors import DecodeError, SignatureError
 
 MANIFEST_BYTES_MAX: Final = 16 * 1024 * 1024
-ROTATIONS_MAX: Final = 10_000
+ROTATIONS_MAX: Final = 256
+"""Section 1.7."""
 MODULES_MAX: Final = 20_000
 ZERO_HASH: Final = bytes(32)
 
@@ -142,6 +143,8 @@ class KeyPeriod:
     key: bytes
     last_index: int | None
     last_hash: bytes
+    ended_s: int = 0
+    """When the rotation says that it ended; 0 for the key in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,15 +185,15 @@ def build_key_ring(first_key: bytes, relay_id: bytes, rotations: tuple[bytes, ..
         signed, old_signature, new_signature = decoder.array(decoder.decode(raw, where, 4096), where, 3)
         signed = decoder.binary(signed, where)
         fields = decoder.array(decoder.decode(signed, where, 4096), where, 6)
-        of_relay, old_key, new_key, index, commit_hash, _time = fields
+        of_relay, old_key, new_key, index, commit_hash, time_s = fields
         if of_relay != relay_id or old_key != key:
             raise DecodeError(where, "does not follow from the key before it")
         new_key = decoder.binary(new_key, f"{where}, new_key", 32)
         verify(key, "key-rotation", signed, decoder.binary(old_signature, where, 64))
         verify(new_key, "key-rotation", signed, decoder.binary(new_signature, where, 64))
         index = decoder.integer(index, f"{where}, commit_index", last)
-        decoder.integer(_time, f"{where}, time")
-        periods.append(KeyPeriod(key, index, decoder.binary(commit_hash, f"{where}, commit_hash", 32)))
+        time_s = decoder.integer(time_s, f"{where}, time", 0, 2**40)
+        periods.append(KeyPeriod(key, index, decoder.binary(commit_hash, f"{where}, commit_hash", 32), time_s))
         key, last = new_key, index
     periods.append(KeyPeriod(key, None, ZERO_HASH))
     return KeyRing(tuple(periods))

@@ -136,6 +136,8 @@ def _check_head(case: Case, outcome: Outcome, rows: Sequence[StoredRow]) -> None
 
 def _check_rotated(case: Case, outcome: Outcome) -> None:
     for period in case.key_ring.periods if case.key_ring else ():
+        if case.taken_at is not None and period.ended_s > case.taken_at + SKEW_S:
+            outcome.fail("rotations", f"one is of {period.ended_s}, after the disclosure was taken")
         header = case.headers.get(period.last_index) if period.last_index else None
         if header is not None and header.commit_hash != period.last_hash:
             outcome.fail(f"commit {header.index}", "is not the one that the key's rotation names as the old key's last")

@@ -34,6 +34,8 @@ CONFIG_KEYS: Final = {
 CARD_KEYS: Final = {"protocol": int, "relay_id": str, "signing_key": str, "broker": str, "partition": int}
 LINE_BYTES_MAX: Final = 300
 _LINE = re.compile(rb'([a-z_]+) = (0|[1-9][0-9]{0,19}|"[\x21\x23-\x5b\x5d-\x7e]*")')
+_SCHEMES: Final = frozenset({"mqtt", "mqtts", "nats", "tls"})
+_HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 _LISTEN = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}:[0-9]{1,5}")
 
 
@@ -110,12 +112,15 @@ def _check_address(path: str, key: str, value: str, outcome: Outcome) -> None:
         return
     try:
         url = urlsplit(value)
-        carries = url.username or url.password or url.query or url.fragment
+        carries = url.username or url.password or url.query or url.fragment or url.path not in {"", "/"}
+        host = url.hostname or ""
     except ValueError:
         outcome.fail(path, "broker is no URL")
         return
     if carries:
-        outcome.fail(path, "broker carries a user name, password, query or fragment")
+        outcome.fail(path, "broker carries a user name, password, path, query or fragment")
+    elif url.scheme not in _SCHEMES or not _HOST.fullmatch(host):
+        outcome.fail(path, "broker is not SCHEME://HOST:PORT")
 
 
 def _check_settings(case: Case, values: dict[str, object], outcome: Outcome) -> None:

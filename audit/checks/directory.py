@@ -23,6 +23,7 @@ from audit.crypto import (
 )
 from audit.errors import AuditError, DecodeError
 from audit.outcome import About, Outcome
+from audit.schema import REASON_CLOSED
 from audit.store import StoredRow
 
 ABOUT = About(
@@ -199,6 +200,7 @@ def _check_mailboxes(case: Case, outcome: Outcome, lists: dict[str, list[DeviceL
         for device in device_list.devices
     }
     waiting = {row.mailbox for row in case.store.envelopes}
+    open_mailboxes = set()
     for row in case.store.tables["mailboxes"]:
         where = f"mailboxes row {row.seq}"
         mailbox, closed = row.blob("mailbox"), row.integer("closed")
@@ -215,13 +217,27 @@ def _check_mailboxes(case: Case, outcome: Outcome, lists: dict[str, list[DeviceL
             )
         if closed and mailbox in waiting:
             outcome.fail(where, "is closed, and envelopes wait in it")
+        if not closed:
+            open_mailboxes.add(mailbox)
     for (mailbox, _, account), current in named.items():
         if current and mailbox not in seen:
             outcome.fail(f"account {account}", "a device of its latest list has no mailbox")
+    _check_stones(case, outcome, seen, open_mailboxes)
     homeless = len(waiting - seen)
     if homeless:
         outcome.fail("envelopes", f"wait in {homeless} mailboxes that are not in the directory")
     return enrolled
+
+
+def _check_stones(case: Case, outcome: Outcome, seen: set[bytes], open_mailboxes: set[bytes]) -> None:
+    """Tombstones lie in mailboxes of the directory; those of a closed one, which no t proves, in one that is closed."""
+    assert case.store is not None
+    for stone in case.store.tables["tombstones"]:
+        mailbox = stone.blob("mailbox")
+        if mailbox not in seen:
+            outcome.fail(f"tombstones row {stone.seq}", "is of a mailbox that is not in the directory")
+        elif stone.integer("reason") == REASON_CLOSED and mailbox in open_mailboxes:
+            outcome.fail(f"tombstones row {stone.seq}", "says that its mailbox was closed, and it is open")
 
 
 def _check_prekeys(case: Case, outcome: Outcome, devices: set[bytes]) -> None:

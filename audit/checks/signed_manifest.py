@@ -6,11 +6,14 @@ import re
 
 from audit import disclosure as names
 from audit.case import THOROUGH, Case
+from audit.checks import configuration
 from audit.checks.envelopes import SKEW_S
 from audit.crypto import verify
 from audit.disclosure import printable
 from audit.errors import BoundError, SignatureError, UnreadableError
+from audit.manifest import Manifest
 from audit.outcome import About, Outcome
+from audit.schema import ByteClass
 
 SIGNATURE = About(
     "manifest.signature",
@@ -29,6 +32,13 @@ FILES = About(
     "11",
 )
 _PATH = re.compile(r"[a-z0-9.-]+(/[a-z0-9.-]+)*")
+_TIMES = re.compile(rb"requested_at = [0-9]{1,12}\nreceived_at = [0-9]{1,12}\n")
+_PYTHON = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}[a-z0-9+]{0,8}")
+_MODULE = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_LEFT_OUT = re.compile(r"[ -~]{1,200}")
+LEFT_OUT_MAX = 16
+MODULES_MAX = 4_096
+"""A relay has loaded some 400. What is free text in a manifest is short and shown, or it were room for megabytes."""
 
 
 def check_signature(case: Case, outcome: Outcome) -> None:
@@ -62,12 +72,26 @@ def check_signature(case: Case, outcome: Outcome) -> None:
     elif case.disclosed_card is not None and case.disclosed_card.relay_id != manifest.relay_id:
         outcome.fail(names.CARD, "is the card of another relay than the manifest's")
     _check_taken_at(case, manifest.taken_at, outcome)
+    _check_texts(manifest, outcome)
     outcome.figures.update({"rotations": len(manifest.rotations), "taken_at": manifest.taken_at})
     outcome.evidence = (
         f"relay {manifest.relay_id.hex()}; rotations of its key since the card: {len(manifest.rotations)}"
     )
     for text in manifest.left_out:
         outcome.note(f"the relay says that it left out: {printable(text)}")
+
+
+def _check_texts(manifest: Manifest, outcome: Outcome) -> None:
+    """Texts of the manifest that no other check reads have their form and bound."""
+    if not _PYTHON.fullmatch(manifest.python_version):
+        outcome.fail("python_version", f"is no version: {printable(manifest.python_version)!r}")
+    strange = [name for name, _ in manifest.modules if not _MODULE.fullmatch(name)]
+    if strange:
+        outcome.fail("modules", f"{len(strange)} are no names of modules, such as {printable(strange[0])!r}")
+    if len(manifest.modules) > MODULES_MAX or len({name for name, _ in manifest.modules}) < len(manifest.modules):
+        outcome.fail("modules", f"{len(manifest.modules)} of them, at most {MODULES_MAX} are allowed, and none twice")
+    if len(manifest.left_out) > LEFT_OUT_MAX or not all(map(_LEFT_OUT.fullmatch, manifest.left_out)):
+        outcome.fail("left_out", f"must be at most {LEFT_OUT_MAX} texts of at most 200 letters each")
 
 
 def _check_taken_at(case: Case, taken_at: int, outcome: Outcome) -> None:
@@ -81,6 +105,15 @@ def _check_taken_at(case: Case, taken_at: int, outcome: Outcome) -> None:
         outcome.fail("taken_at", f"is {taken_at - order.received_at} s after the orderer had it: it is dated forward")
 
 
+def _check_beside(case: Case, outcome: Outcome) -> None:
+    """The orderer's two files are no part of the disclosure, and hold what `order` writes into them, no more."""
+    card, times = (case.disclosure.beside.get(path) for path in names.BESIDE)
+    if card is not None and configuration.classify(card[:])[ByteClass.UNEXPLAINED]:
+        outcome.fail(names.ORDERERS_CARD, "lies beside the disclosure, and is no card in its plain form")
+    if times is not None and not _TIMES.fullmatch(times[:]):
+        outcome.fail(names.ORDERERS_TIMES, "lies beside the disclosure, and is not what `order` writes there")
+
+
 def check_files(case: Case, outcome: Outcome) -> None:
     """Compare the manifest's list with the directory, both ways."""
     disclosure, manifest = case.disclosure, case.manifest
@@ -88,8 +121,9 @@ def check_files(case: Case, outcome: Outcome) -> None:
         outcome.fail(problem.path, problem.text)
     for problem in disclosure.too_large:
         outcome.miss(f"{problem.path}: {problem.text}; {THOROUGH}")
+    _check_beside(case, outcome)
     allowed = {*names.REQUIRED, *names.MEMORY}
-    present = {*disclosure.files, *(problem.path for problem in disclosure.too_large)} - {names.MANIFEST}
+    present = {*disclosure.files, *(problem.path for problem in disclosure.too_large)} - {names.MANIFEST, *names.BESIDE}
     for path in sorted(present - allowed):
         outcome.fail(printable(path), "is no file that a disclosure may have")
     if manifest is None:

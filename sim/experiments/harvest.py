@@ -8,8 +8,11 @@ also those that were erased. What it lacks is the ML-KEM-768 secret of each hand
 
 The adversary is the protocol's own code, run in the place of both sides: it opens the first message of each session as
 its recipient would, with a secret of its own in the place of ML-KEM's, and follows the ratchet in both directions by
-looking up the private half of each ratchet key that a header shows. The twin is a client whose handshake mixes in a
-constant instead of ML-KEM's secret, X25519 only: there the same adversary reads all.
+looking up the private half of each ratchet key that a header shows. It does not need the sealed sender for that: whom
+the directory names it tries as the sender, one after the other. What opens of the seals is counted by itself.
+
+The twins are clients whose handshake leaves ML-KEM's secret out: everywhere (X25519 only), of the content and not of
+the seal, and of the seal alone. There the same adversary reads all, all, and who sends.
 """
 
 import asyncio
@@ -23,9 +26,10 @@ import keys.handshake
 import keys.identity
 import keys.prekeys
 import keys.ratchet
-from keys.agreement import encapsulate, x_public
-from keys.handshake import Inbound
+from keys.agreement import diffie_hellman, encapsulate, x_public
+from keys.handshake import Inbound, Secrets
 from keys.identity import DeviceKeys
+from keys.message import HEADER_END
 from keys.prekeys import PrekeyRing
 from keys.ratchet import Ratchet
 from keys.session import Session, ephemeral_of
@@ -33,6 +37,8 @@ from sim.experiments.recorded import Recorded, Recording, recording
 from sim.experiments.result import Control, Figure, Result
 from sim.world import PEOPLE, World, replaced
 from wire.errors import BlindpostError
+from wire.identity import DeviceList, SignedList
+from wire.limits import KEY_BYTES, ML_KEM_768_CIPHERTEXT_BYTES
 
 __all__ = ["Harvest", "run"]
 
@@ -57,6 +63,8 @@ class Harvest:
     privates: dict[bytes, bytes] = field(default_factory=dict)
     rings: dict[bytes, list[bytes]] = field(default_factory=dict)
     devices: dict[bytes, DeviceKeys] = field(default_factory=dict)
+    seals_opened: int = 0
+    """Sealed senders that the attack opened."""
 
     def __repr__(self) -> str:
         return f"Harvest(bodies={len(self.recording.bodies)}, private keys=<{len(self.privates)}, redacted>)"
@@ -71,24 +79,34 @@ def run(folder: Path, rounds: int = _ROUNDS, progress: Callable[[str, int, int],
         progress: called with the title of each part, its position and the count.
     """
     told = progress or (lambda title, done, total: None)
-    told("the protocol", 0, 2)
+    told("the protocol", 0, 4)
     honest, texts = _harvested(folder / "honest", rounds)
     opened = attack(honest)
-    told("its twin: X25519 only", 1, 2)
+    told("its twin: X25519 only", 1, 4)
     with x25519_only():
         twin, twin_texts = _harvested(folder / "twin", rounds)
         twin_opened = attack(twin)
-    told("done", 2, 2)
+    told("its twin: ML-KEM's secret for the seal only", 2, 4)
+    with seal_only():
+        half, half_texts = _harvested(folder / "seal", rounds)
+        half_opened = attack(half)
+    told("its twin: ML-KEM's secret for the content only", 3, 4)
+    with content_only():
+        named, _ = _harvested(folder / "content", rounds)
+        named_opened = attack(named)
+    told("done", 4, 4)
     read = sum(text in b"".join(twin_opened) for text in twin_texts)
+    half_read = sum(text in b"".join(half_opened) for text in half_texts)
     return Result(
         experiment="harvest",
         claim="C4",
         statement="Who recorded every body and has every X25519 private key that ever was opens none of them.",
-        held=not opened,
+        held=not opened and not honest.seals_opened,
         parameters={"rounds": rounds, "people": len(PEOPLE)},
         figures=(
             Figure("texts that were written", len(texts)),
             Figure("bodies opened", len(opened)),
+            Figure("sealed senders opened", honest.seals_opened),
             Figure("first messages whose ephemeral private key the adversary lacks", _lacking(honest)),
         ),
         controls=(
@@ -97,6 +115,18 @@ def run(folder: Path, rounds: int = _ROUNDS, progress: Callable[[str, int, int],
                 "a handshake that mixes in a constant in the place of ML-KEM's secret",
                 caught=read == len(twin_texts),
                 how=f"the same adversary reads {read} of {len(twin_texts)} texts",
+            ),
+            Control(
+                "ml-kem-for-the-seal-only",
+                "a handshake whose root key is made without ML-KEM's secret, while the sealed sender is made with it",
+                caught=half_read == len(half_texts) and not half.seals_opened,
+                how=f"without opening a seal it reads {half_read} of {len(half_texts)} texts",
+            ),
+            Control(
+                "ml-kem-for-the-content-only",
+                "a handshake whose sealed sender is made without ML-KEM's secret, while the root key is made with it",
+                caught=named.seals_opened > 0 and not named_opened,
+                how="it reads no text, and who sends",
             ),
         ),
         limits=(
@@ -181,6 +211,30 @@ def x25519_only() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def seal_only() -> Iterator[None]:
+    """A twin: the root key is derived from X25519's results alone."""
+    real = keys.handshake.secrets_of
+
+    def weak(dh1: bytes, shared: bytes, *rest: bytes) -> Secrets:
+        return real(dh1, shared[:-KEY_BYTES], *rest)
+
+    with replaced(keys.handshake, "secrets_of", weak):
+        yield
+
+
+@contextlib.contextmanager
+def content_only() -> Iterator[None]:
+    """A twin: the seal's key is derived from X25519's results alone."""
+    real = keys.handshake.seal_key_of
+
+    def weak(shared: bytes, context: bytes) -> bytes:
+        return real(shared[:-KEY_BYTES], context)
+
+    with replaced(keys.handshake, "seal_key_of", weak):
+        yield
+
+
 # ---- the adversary
 
 
@@ -191,9 +245,12 @@ def attack(harvest: Harvest) -> list[bytes]:
     with replaced(keys.handshake, "decapsulate", lambda seed, ciphertext: _GUESS):
         for recorded in harvest.recording.bodies:
             content = next((content for session in followed if (content := session.open(recorded)) is not None), None)
-            if content is None and (session := _begun(harvest, recorded)) is not None:
-                followed.append(session)
-                content = session.open(recorded)
+            if content is None:
+                for session in _begun(harvest, recorded):
+                    content = session.open(recorded)
+                    if content is not None:
+                        followed.append(session)
+                        break
             if content is not None:
                 opened.append(content)
     return opened
@@ -210,15 +267,41 @@ def _lacking(harvest: Harvest) -> int:
     return lacking
 
 
-def _begun(harvest: Harvest, recorded: Recorded) -> "_Followed | None":
-    """The session that a first body begins, if its handshake opens without ML-KEM's secret."""
+def _begun(harvest: Harvest, recorded: Recorded) -> Iterator["_Followed"]:
+    """The sessions that a first body may begin: with the sender of its seal, if that opens, and with everybody else."""
     own = harvest.devices[recorded.mailbox]
     for ring_bytes in harvest.rings.get(own.public, ()):
         ring = PrekeyRing.from_bytes(ring_bytes, own)
         with contextlib.suppress(BlindpostError):
             inbound = keys.handshake.open_inbound(own, ring, recorded.body)
-            return _Followed(harvest, own, inbound)
-    return None
+            harvest.seals_opened += 1
+            yield _Followed(harvest, own, inbound)
+        for sender in harvest.devices.values():
+            with contextlib.suppress(BlindpostError):
+                yield _Followed(harvest, own, _supposed(own, ring, recorded.body, sender))
+
+
+def _supposed(own: DeviceKeys, ring: PrekeyRing, body: bytes, sender: DeviceKeys) -> Inbound:
+    """The handshake of a first body as that of a supposed sender: the seal, which says who it is, is not opened."""
+    halves = ring.halves(body[:16])
+    start = HEADER_END + KEY_BYTES
+    ephemeral, ciphertext = ephemeral_of(body), body[start : start + ML_KEM_768_CIPHERTEXT_BYTES]
+    shared = own.agree(ephemeral) + diffie_hellman(halves.signed_private, ephemeral)
+    if halves.one_time_private:
+        shared += diffie_hellman(halves.one_time_private, ephemeral)
+    context = keys.handshake._own_context(own, halves, ephemeral, ciphertext)
+    dh1 = diffie_hellman(halves.signed_private, sender.dh_public)
+    offset = keys.handshake.first_offset(body)
+    return Inbound(
+        keys.handshake.secrets_of(dh1, shared + _GUESS, context, sender.dh_public, sender.public),
+        body[:16],
+        body[HEADER_END:offset],
+        halves.signed_private,
+        sender.public,
+        # Whoever only supposes has no list of the sender's; what follows the session asks for none.
+        DeviceList("", 0, b"", b"", ()),
+        SignedList(b"", b""),
+    )
 
 
 class _Followed:

@@ -11,8 +11,10 @@ adversary keeps recording. What is counted: the bodies that open with all that t
 
 The adversary is the client's own code on the copy: every session decrypts whatever it can, in order; every chain key
 is stepped on and matched with the key commitments of all bodies, which finds any message key that follows from it, in
-both directions; and each sending step is tried as the device would take it. Its twins: a chain that stands still, which
-opens the past, and a client whose ratchet key never changes, which never heals.
+both directions; each 32 bytes of a session's row, whatever the field, are tried as message and as chain key; and each
+sending step is tried as the device would take it, with each X25519 private key that was seized as well as with a new
+one. Its twins: a chain that stands still, which opens the past; a client whose ratchet key is the same for all, and one
+that takes its identity key for it, which never heal.
 """
 
 import asyncio
@@ -20,6 +22,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +45,7 @@ __all__ = ["Adversary", "Outcome", "run"]
 _PEER: Final = "ana@acme.example"
 _VICTIM: Final = "bilal@acme.example"
 _STEPS_MAX: Final = 1_000
+_WINDOW_STEPS: Final = 8
 _COMMITMENT: Final = slice(16, 48)
 _FIXED: Final = b"\x42" * KEY_BYTES
 _WAIT_S: Final = 20.0
@@ -81,15 +85,19 @@ def run(folder: Path, rounds: int = 4, progress: Callable[[str, int, int], None]
         progress: called with the title of each part, its position and the count.
     """
     told = progress or (lambda title, done, total: None)
-    told("the protocol", 0, 3)
+    told("the protocol", 0, 4)
     honest = asyncio.run(_seized(folder / "honest", rounds))
-    told("its twin: a chain that stands still", 1, 3)
+    told("its twin: a chain that stands still", 1, 4)
     with standing_chain():
         standing = asyncio.run(_seized(folder / "standing", rounds))
-    told("its twin: a ratchet key that never changes", 2, 3)
+    told("its twin: a ratchet key that never changes", 2, 4)
     with constant_ratchet_key():
         constant = asyncio.run(_seized(folder / "constant", rounds))
-    told("done", 3, 3)
+    told("its twin: a device whose identity key is its ratchet key", 3, 4)
+    identities: dict[bytes, bytes] = {}
+    with identity_as_ratchet_key(identities):
+        reused = asyncio.run(_seized(folder / "reused", rounds, identities))
+    told("done", 4, 4)
     return Result(
         experiment="seizure",
         claim="C3",
@@ -125,6 +133,12 @@ def run(folder: Path, rounds: int = 4, progress: Callable[[str, int, int], None]
                 "a client whose ratchet key is always the same",
                 caught=constant.after_opened >= constant.after > 0,
                 how="every body after the round trip opens",
+            ),
+            Control(
+                "identity-as-ratchet-key",
+                "a client that takes every step with its identity key, which stays on the device",
+                caught=reused.after_opened >= reused.after > 0,
+                how="every body after the round trip opens: the private key was seized",
             ),
         ),
         limits=(
@@ -174,14 +188,39 @@ def constant_ratchet_key() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def identity_as_ratchet_key(identities: dict[bytes, bytes]) -> Iterator[None]:
+    """Every sending step is taken with the device's identity key.
+
+    Args:
+        identities: by device key, once the story has filled it in.
+    """
+    encrypt = Session.encrypt
+
+    def reusing(session: Session, content: bytes, envelope_id: bytes) -> bytes:
+        ratchet, own = session.ratchet, session.own_device
+        entropy = ratchet._entropy
+        ratchet._entropy = lambda size: identities[own] if size == KEY_BYTES and own in identities else entropy(size)
+        try:
+            return encrypt(session, content, envelope_id)
+        finally:
+            ratchet._entropy = entropy
+
+    with replaced(Session, "encrypt", reusing):
+        yield
+
+
 # ---- the story
 
 
-async def _seized(folder: Path, rounds: int) -> Outcome:
+async def _seized(folder: Path, rounds: int, identities: dict[bytes, bytes] | None = None) -> Outcome:
     async with contextlib.AsyncExitStack() as stack:
         kept = stack.enter_context(recording())
         world = await stack.enter_async_context(World.start(folder))
         mailboxes = kept.mailboxes(world)
+        if identities is not None:
+            own = [device.state.keys for device in world.devices.values()]
+            identities.update((each.public, each.secrets()[1][1]) for each in own)
         for number in range(rounds):
             await _both(world, f"before, {number}")
         await world.switch_off(_VICTIM)
@@ -243,7 +282,11 @@ class Adversary:
             self._sessions = [Session.from_bytes(each.to_bytes()) for each in state.sessions.all_sessions()]
         finally:
             device.close()
+        self._privates = {self._own.secrets()[1][1]}
+        self._privates |= {session.ratchet.ratchet_private for session in self._sessions} - {b""}
+        self._privates |= {key for name, key in self._ring.secrets() if name == "signed prekey"}
         self._commitments: set[bytes] = set()
+        self._searched: set[bytes] = set()
         self._stepped: set[bytes] = set()
 
     def attack(self, bodies: list[Recorded]) -> set[bytes]:
@@ -286,11 +329,20 @@ class Adversary:
             return True
         return False
 
-    @staticmethod
-    def _step(session: Session) -> None:
-        """The sending step after a turn. Its private key is drawn anew: the device's own draw was another."""
-        if not session.ratchet.chain_send:
-            session.ratchet._take_sending_step()
+    def _step(self, session: Session) -> None:
+        """The sending step after a turn: with each private key that was seized, should the device use one.
+
+        Drawn anew it leads nowhere, as the device's own draw was another, but what it receives can still be read.
+        """
+        if session.ratchet.chain_send:
+            return
+        state = session.to_bytes()
+        for private in self._privates:
+            again = Session.from_bytes(state)
+            again.ratchet._entropy = partial(_same, private)
+            again.ratchet._take_sending_step()
+            self._sessions.append(again)
+        session.ratchet._take_sending_step()
 
     def _learn(self, session: Session) -> None:
         """The commitments of every message key that follows from the session's chain keys, and those that it kept."""
@@ -300,12 +352,29 @@ class Adversary:
             if chain and chain not in self._stepped:
                 self._stepped.add(chain)
                 message += _stepped(chain)
+        state = session.to_bytes()
+        if state not in self._searched:
+            self._searched.add(state)
+            message += _windows(state)
         self._commitments.update(message_keys(key)[1] for key in message)
 
 
-def _stepped(chain: bytes) -> list[bytes]:
+def _same(private: bytes, size: int) -> bytes:
+    return private
+
+
+def _windows(state: bytes) -> list[bytes]:
+    """Each 32 bytes as a message key, and those of a few steps as a chain key: whatever field a client left one in."""
     found = []
-    for _ in range(_STEPS_MAX):
+    for at in range(len(state) - KEY_BYTES + 1):
+        window = state[at : at + KEY_BYTES]
+        found += [window, *_stepped(window, _WINDOW_STEPS)]
+    return found
+
+
+def _stepped(chain: bytes, steps: int = _STEPS_MAX) -> list[bytes]:
+    found = []
+    for _ in range(steps):
         chain, key = keys.chain.chain_step(chain)
         found.append(key)
     return found

@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import msgpack  # type: ignore[import-untyped]
 import pytest
 
 from audit import AuditError, Verdict, needles
@@ -306,3 +307,125 @@ def test_the_command_line_takes_the_times_and_ignores_those_that_lie_beside(
     assert main([*arguments, "--order", str(folder / "order.toml")]) == 1
     assert "dated forward" in capsys.readouterr().out
     assert main([*arguments, "--order", str(tmp_path / "none.toml")]) == 64
+
+
+# ---- beside the files
+
+
+def write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def test_a_text_in_the_name_of_an_empty_folder(relay: HonestRelay, tmp_path: Path) -> None:
+    report = audit_of(relay, tmp_path, bend_signed=lambda folder: (folder / TEXT.decode()).mkdir(), canaries=[TEXT])
+    assert report.failed == ("manifest.files",)
+    assert "is no folder that a disclosure may have" in findings_of(report, "manifest.files")
+
+
+@pytest.mark.parametrize("name", ["order.toml", "relay-card.toml"])
+def test_a_text_in_the_orderers_files(relay: HonestRelay, tmp_path: Path, name: str) -> None:
+    report = audit_of(relay, tmp_path, bend_signed=lambda folder: write(folder / name, b"# " + TEXT), canaries=[TEXT])
+    assert report.failed == ("manifest.files", "search.canaries")
+    assert "lies beside the disclosure" in findings_of(report, "manifest.files")
+
+
+def test_the_orderers_files_as_order_lays_them_there(relay: HonestRelay, tmp_path: Path) -> None:
+    def lay(folder: Path) -> None:
+        (folder / "relay-card.toml").write_bytes(relay.card)
+        (folder / "order.toml").write_bytes(order(relay.taken_at - 1, relay.taken_at + 1))
+
+    assert audit_of(relay, tmp_path, bend_signed=lay).verdict is Verdict.BLIND
+
+
+def test_an_orderers_file_that_is_large_is_not_read(relay: HonestRelay, tmp_path: Path) -> None:
+    report = audit_of(relay, tmp_path, bend_signed=lambda folder: write(folder / "order.toml", bytes(5_000)))
+    assert report.verdict is Verdict.INCOMPLETE
+    assert "order.toml: 5,000 bytes, at most 4,096 are read" in missing_of(report)
+
+
+# ---- texts and times that the relay signs
+
+
+def signed_with(relay: HonestRelay, folder: Path, change: Any) -> None:
+    """Change the fields of the manifest, and sign it again."""
+    manifest, _, _ = msgpack.unpackb((folder / "manifest.msgpack").read_bytes())
+    fields = msgpack.unpackb(manifest)
+    change(fields)
+    packed = msgpack.packb(fields)
+    signature = relay.signing_key.sign("disclosure", packed)
+    (folder / "manifest.msgpack").write_bytes(msgpack.packb([packed, relay.signing_key.public, signature]))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda fields: fields[8].append("f3" * 101), "left_out: must be at most 16 texts"),
+        (lambda fields: fields[8].extend(["a"] * 17), "left_out: must be at most 16 texts"),
+        (lambda fields: fields[8].append("é"), "left_out: must be at most 16 texts"),
+        (lambda fields: fields[6].__setitem__(0, "3.11.7 0f9a3c"), "is no version"),
+        (lambda fields: fields[6][2].append(["json.a b", bytes(32)]), "no names of modules"),
+        (lambda fields: fields[6][2].append(["json." + "f3" * 64, bytes(32)]), "no names of modules"),
+        (lambda fields: fields[6][2].append(fields[6][2][0]), "none twice"),
+        (lambda fields: fields[6][2].extend([f"json.m{i}", bytes(32)] for i in range(4_096)), "at most 4096"),
+    ],
+)
+def test_free_text_of_the_manifest_is_short(relay: HonestRelay, tmp_path: Path, change: Any, text: str) -> None:
+    report = audit_of(relay, tmp_path, bend_signed=lambda folder: signed_with(relay, folder, change))
+    assert report.failed == ("manifest.signature",)
+    assert text in findings_of(report, "manifest.signature")
+
+
+def test_a_rotation_of_a_time_to_come(relay: HonestRelay, tmp_path: Path) -> None:
+    keep, relay.time_ms = relay.time_ms, 4_000_000_000_000
+    relay.rotate()
+    relay.time_ms = keep
+    report = audit_of(relay, tmp_path)
+    assert report.failed == ("store.commits",)
+    assert "after the disclosure was taken" in findings_of(report, "store.commits")
+
+
+def test_a_broker_with_a_text_for_a_path(relay: HonestRelay, tmp_path: Path) -> None:
+    def bend(folder: Path) -> None:
+        path = folder / "config/relay-card.toml"
+        path.write_bytes(path.read_bytes().replace(b":18830", b":18830/8f1c6a3be05d9247"))
+
+    report = audit_of(relay, tmp_path, bend_files=bend)
+    assert report.failed == ("config.grammar",)
+    assert "carries a user name, password, path" in findings_of(report, "config.grammar")
+
+
+# ---- tombstones and gaps
+
+
+@pytest.mark.parametrize(
+    ("statement", "text"),
+    [
+        ("UPDATE tombstones SET reason = 4, token = x'' WHERE seq = 1", "says that its mailbox was closed"),
+        (
+            "UPDATE tombstones SET reason = 4, token = x'', mailbox = zeroblob(16) WHERE seq = 1",
+            "of a mailbox that is not in the directory",
+        ),
+    ],
+)
+def test_a_tombstone_that_nothing_proves(relay: HonestRelay, tmp_path: Path, statement: str, text: str) -> None:
+    report = audit_of(relay, tmp_path, bend_store=execute(statement))
+    assert "store.directory" in report.failed
+    assert text in findings_of(report, "store.directory")
+
+
+def test_a_second_store_in_the_gaps_of_the_first(relay: HonestRelay, tmp_path: Path) -> None:
+    noise = random.Random(6).randbytes(1_000)
+
+    def fill_gaps(folder: Path) -> None:
+        path = folder / "store/store.sqlite"
+        data = bytearray(path.read_bytes())
+        for page in range(4_096, len(data), 4_096):
+            cells, area = (int.from_bytes(data[page + at : page + at + 2], "big") for at in (3, 5))
+            start = 8 + 2 * cells
+            if data[page] == 13 and area - start >= len(noise):
+                data[page + start : page + start + len(noise)] = noise
+        path.write_bytes(data)
+
+    report = audit_of(relay, tmp_path, bend_files=fill_gaps)
+    assert report.failed == ("bytes.accounted",)
+    assert "that moving rows can leave on" in findings_of(report, "bytes.accounted")

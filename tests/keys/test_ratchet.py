@@ -56,6 +56,16 @@ def test_derivations_are_as_written() -> None:
         assert hint(b"h" * 32, n) == block[16 * (n % 4) : 16 * (n % 4) + 16]
 
 
+def test_each_turn_has_a_ratchet_key_that_no_turn_had_before() -> None:
+    a, b = ratchets()
+    seen = [a.remote, b.remote]
+    for _ in range(40):
+        b.decrypt(a.encrypt(b"over", AD), AD, OFFSET, NOW_S)
+        a.decrypt(b.encrypt(b"and back", AD), AD, OFFSET, NOW_S)
+        seen += [b.remote, a.remote]
+    assert len(set(seen)) == len(seen) == 82
+
+
 def test_first_bodies_of_both_sides_follow_the_specification() -> None:
     prekey = bytes(range(32))
     a = Ratchet.initiator(b"r" * 32, b"h" * 32, b"n" * 32, x_public(prekey), SeededEntropy("a"))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from keys.chain import chain_step
 from sim.experiments import harvest, seizure
 from sim.experiments.result import Verdict
 
@@ -22,8 +23,9 @@ def test_a_seized_device_opens_what_was_under_way_and_neither_past_nor_future(tm
         "attack-works",
         "standing-chain",
         "no-ratchet-step",
+        "identity-as-ratchet-key",
     ]
-    assert told[-1] == ("done", 3, 3)
+    assert told[-1] == ("done", 4, 4)
 
 
 def test_all_x25519_private_keys_open_nothing_and_everything_of_the_twin(tmp_path: Path) -> None:
@@ -33,9 +35,23 @@ def test_all_x25519_private_keys_open_nothing_and_everything_of_the_twin(tmp_pat
     assert figures == {
         "texts that were written": 4,
         "bodies opened": 0,
+        "sealed senders opened": 0,
         "first messages whose ephemeral private key the adversary lacks": 0,
     }
+    assert [(control.name, control.caught) for control in result.controls] == [
+        ("x25519-only", True),
+        ("ml-kem-for-the-seal-only", True),
+        ("ml-kem-for-the-content-only", True),
+    ]
     assert result.controls[0].how == "the same adversary reads 4 of 4 texts"
+    assert result.controls[1].how == "without opening a seal it reads 4 of 4 texts"
+
+
+def test_a_key_in_whatever_field_of_a_session_is_found() -> None:
+    chain, message = b"\x11" * 32, b"\x22" * 32
+    found = seizure._windows(b"\x01\xc4\x20" + message + b"\xc4\x20" + chain)
+    assert message in found
+    assert chain_step(chain_step(chain)[0])[1] in found
 
 
 def test_what_the_adversary_has_is_not_shown_by_a_repr() -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DeviceKeys", "Joining", "ListView", "People"]
 
-_ONE_TIME_PREKEYS: Final = 2
+_ONE_TIME_PREKEYS: Final = 1
 _TOKEN_S: Final = 86_400
 """An activation token is good for a day; everybody joins in the first hour."""
 

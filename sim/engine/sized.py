@@ -54,6 +54,8 @@ def run_sized(scenario: Scenario, seed: int, folder: Path, progress: Progress) -
             town.on_hour = progress
             bench = _Bench(scenario, town, home, folder)
             town.play(bench.serve)
+            town.faults.happened("full-disk", disk.failed)
+            town.faults.happened("slow-disk", disk.slowed)
     finally:
         if gc_was_on:
             gc.enable()
@@ -186,7 +188,8 @@ _ABOUT_ONE = frozenset(
 
 def _lost(town: Town, now_s: int, store: Store) -> int:
     """Receipted envelopes that were neither shown nor withdrawn, have not expired, and are not there."""
-    held = {row.envelope_id for row in store.load().envelopes}
+    rows = store.envelopes.values() if isinstance(store, MemoryStore) else store.load().envelopes
+    held = {row.envelope_id for row in rows}
     return sum(
         not (sent.shown or sent.withdrawn or sent.expiry_s <= now_s or sent.envelope_id in held)
         for sent in town.ledger.receipted()

@@ -10,7 +10,7 @@ its size must have its root. Without one, a log that was forked or cut off befor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -130,7 +130,9 @@ class OrderLog:
         return not self.findings
 
 
-def verify_log(folder: Path, card: RelayCard, now_s: int | None = None, earlier: bytes | None = None) -> OrderLog:
+def verify_log(
+    folder: Path, card: RelayCard, now_s: int | None = None, earlier: bytes | None = None, size: int | None = None
+) -> OrderLog:
     """Read a mirror and hold it against all rules; never raises for what the mirror holds.
 
     Args:
@@ -138,6 +140,7 @@ def verify_log(folder: Path, card: RelayCard, now_s: int | None = None, earlier:
         card: the relay's, as you had it before.
         now_s: your clock, Unix time in seconds; None: not compared.
         earlier: a checkpoint that you kept.
+        size: read the orders as they stood when the log had so many leaves; None: as they stand.
     """
     log = OrderLog()
     try:
@@ -147,9 +150,12 @@ def verify_log(folder: Path, card: RelayCard, now_s: int | None = None, earlier:
         return log
     log.origin, log.size, log.root = mirror.note.origin, mirror.note.size, mirror.note.root
     log.hashes = mirror.hashes
-    _Reader(log, card, now_s).read(mirror)
+    if size is not None and size > mirror.note.size:
+        log.findings.append(f"the log has {mirror.note.size} leaves, not {size}")
+    _Reader(log, card, now_s).read(mirror.entries[:size])
     if log.keys:
-        _guard(log, lambda: verify_note(mirror.note, log.keys[-1][1], "checkpoint"))
+        if size is None:
+            _guard(log, lambda: verify_note(mirror.note, log.keys[-1][1], "checkpoint"))
         if earlier is not None:
             _guard(log, lambda: _check_earlier(log, mirror, read_note(earlier, "earlier checkpoint")))
     return log
@@ -192,8 +198,8 @@ class _Reader:
             8: self._key_change,
         }
 
-    def read(self, mirror: Mirror) -> None:
-        for index, entry in enumerate(mirror.entries):
+    def read(self, entries: Sequence[bytes]) -> None:
+        for index, entry in enumerate(entries):
             try:
                 self._leaf(index, entry)
             except AuditError as error:
@@ -379,6 +385,12 @@ class _Reader:
         verify(ring.current, "exit", _unsigned(fields, 1), decoder.binary(fields[7], "signature", 64))
         if step.step not in {"announced", "extended", "cancelled", "completed"}:
             raise DecodeError("exit", "is a step that there is not")
+        before = [one for one in self.log.exits if one.jurisdiction == step.jurisdiction]
+        under_way = bool(before) and before[-1].step in {"announced", "extended"}
+        if (step.step == "announced") == under_way or (before and before[-1].step == "completed"):
+            raise ProofError("exit", f"{step.step} does not follow from what was said before of {step.jurisdiction}")
+        if step.step == "completed" and step.logged_at < before[-1].ends_at:
+            raise ProofError("exit", "was completed before the day that was announced")
         self.log.exits.append(step)
 
     def _key_change(self, index: int, fields: list[Any]) -> None:

@@ -18,6 +18,7 @@ import contextlib
 import os
 import secrets
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -86,8 +87,10 @@ def _parser() -> _Parser:
 
 def _init(arguments: argparse.Namespace) -> int:
     from relay.home import init  # noqa: PLC0415
+    from relay.orders import ensure_log  # noqa: PLC0415
 
     home = init(arguments.home, secrets.token_bytes, arguments.listen, arguments.broker, arguments.device_broker)
+    ensure_log(home, int(time.time()), secrets.token_bytes)
     print(f"relay={home.card.relay_id.hex()} broker={home.card.broker} home={home.path}")
     return 0
 

@@ -4,7 +4,7 @@
 relay's own user, or root. A message is u32(length) and canonical MessagePack, one request at a time, one answer each:
 
     request  [1] status   [2, domain, admin key] tenant_add   [3, out, memory] disclose   [4] seal   [5] stop
-             [6, scope, name] find   [7, scope, name, until, leaf] preserve
+             [6, scope, name] find   [7, scope, name, until, leaf] preserve   [8, [domain, …]] end
     answer   [0, kind, text] failed   [1, [[name, count], …]] status   [2] done   [3, pid] copied
              [4, files, rotated] sealed   [5, mailboxes, envelopes, body bytes, [held record, …]] found
 
@@ -88,6 +88,12 @@ class PreserveRequest(Record, frozen=True, tag=7):
     leaf: Count
 
 
+class EndRequest(Record, frozen=True, tag=8):
+    """End the service for these companies: nothing new is taken, what waits is delivered."""
+
+    domains: Annotated[tuple[Domain, ...], Meta(min_length=1, max_length=1_000)]
+
+
 class Failed(Record, frozen=True, tag=0):
     """The request was not served; `kind` is the error's class, `text` its words."""
 
@@ -128,7 +134,14 @@ class Found(Record, frozen=True, tag=5):
 
 
 Request: TypeAlias = (
-    StatusRequest | TenantAddRequest | DiscloseRequest | SealRequest | StopRequest | FindRequest | PreserveRequest
+    StatusRequest
+    | TenantAddRequest
+    | DiscloseRequest
+    | SealRequest
+    | StopRequest
+    | FindRequest
+    | PreserveRequest
+    | EndRequest
 )
 Answer: TypeAlias = Failed | Status | Done | Copied | Sealed | Found
 Serve: TypeAlias = Callable[["Peer", Request], Awaitable[Answer]]

@@ -50,7 +50,10 @@ _PR_SET_PTRACER = 0x59616D61
 LEFT_OUT = (
     f"{KEYS_NAME}: the relay's signing key; it opens no content",
     "tls/client.key, where there is one: the key of the relay's certificate for the broker; it opens no content",
-    "lock, control.sock: empty files of the running process",
+    "log.key: the key of the public log of orders; it opens no content",
+    "transparency, log.vkey: that log, which is public anyway",
+    "orders, policy.toml, ended-tenants: whom orders are about, and what is done with them",
+    "lock, desk.lock, control.sock: empty files of the running process",
     "store.sqlite-wal, store.sqlite-shm: the first is empty, the second is SQLite's index of it",
     "the broker's memory: packets under way, sealed under link keys",
 )

@@ -7,6 +7,8 @@
     DIR/relay.log                the log (relay/log.py)
     DIR/control.sock       0600  while the relay runs (relay/control.py)
     DIR/tls/                     where there is one: the certificates for the broker (wire/broker_tls.py)
+    DIR/ended-tenants      0600  where there is one: companies for which the service has ended, one a line
+    DIR/log.key, log.vkey, transparency/, orders/, policy.toml: the public log and the docket (relay/orders.py)
     DIR/lock                     held by whoever serves or changes the home, so that two never do
 
 Rules: files are replaced whole (written beside, flushed to the disk, renamed), so a crash leaves the old or
@@ -16,7 +18,7 @@ the new one; what a person may have edited is checked on reading, and an error n
 import fcntl
 import os
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +31,7 @@ from relay.transport.address import BrokerAddress, free_port
 from wire.card import RelayCard
 from wire.codec import Id, Key, SecretRecord, decode, encode
 from wire.errors import BlindpostError, FormatError
+from wire.identity import check_domain
 from wire.limits import EXPIRY_S_MAX, PROTOCOL_VERSION, ROTATIONS_MAX, UINT16_MAX
 from wire.rotation import Rotation, follow_rotations, relay_id_of
 from wire.signing import SigningKey
@@ -40,9 +43,11 @@ STORE_NAME = "store.sqlite"
 LOG_NAME = "relay.log"
 SOCKET_NAME = "control.sock"
 LOCK_NAME = "lock"
+ENDED_NAME = "ended-tenants"
 
 CONFIG_BYTES_MAX = 4_096
 KEYS_BYTES_MAX = 131_072
+ENDED_BYTES_MAX = 1_048_576
 RETENTION_S_MIN = 3_600
 MAILBOX_ENVELOPES_MAX = 1_000_000
 MAILBOX_BYTES_MIN = 1_048_576
@@ -215,6 +220,25 @@ class Home:
             raise FormatError("relay.toml partition", "is not that of the card", card.partition)
         # The broker's address may differ: the card tells how devices reach it, perhaps under another name.
         return cls(path, config, card)
+
+    def ended_tenants(self) -> tuple[str, ...]:
+        """The companies for which the service has ended.
+
+        Raises:
+            FormatError: the file holds something else than domains.
+        """
+        if not (self.path / ENDED_NAME).is_file():
+            return ()
+        return tuple(map(check_domain, _read_text(self.path / ENDED_NAME, ENDED_NAME, ENDED_BYTES_MAX).split()))
+
+    def end_tenants(self, domains: Iterable[str]) -> None:
+        """Write down for which companies it has ended, with those before.
+
+        Raises:
+            FormatError, OSError: it could not be read or written.
+        """
+        all_of_them = sorted({*self.ended_tenants(), *domains})
+        replace_file(self.path / ENDED_NAME, "".join(f"{domain}\n" for domain in all_of_them).encode(), 0o600)
 
     def load_keys(self) -> RelayKeys:
         """Read the keys, and check that they are the card's.

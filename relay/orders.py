@@ -38,6 +38,7 @@ from wire.leaves import (
     NONCE_BYTES,
     AnswerLeaf,
     ChangeLeaf,
+    ExitLeaf,
     Leaf,
     Nonce,
     OpeningLeaf,
@@ -62,6 +63,12 @@ ORDERS_FOLDER: Final = "orders"
 POLICY_NAME: Final = "policy.toml"
 _LOCK_NAME: Final = "desk.lock"
 _RECORD_BYTES_MAX: Final = 131_072
+_EXIT_STEPS: Final = {
+    "": ("announced",),
+    "announced": ("extended", "cancelled", "completed"),
+    "extended": ("extended", "cancelled", "completed"),
+    "cancelled": ("announced",),
+}
 
 
 class NotFiled(BlindpostError):
@@ -282,11 +289,35 @@ class Desk:
             raise NotFiled(f"nothing of order {number} is sealed")
         return [self._append(opening) for opening in openings]
 
+    def check_exit_step(self, jurisdiction: str, step: str, ends_s: int) -> None:
+        """Whether a step of leaving a jurisdiction follows from the one before.
+
+        Raises:
+            DocketError: it does not, or its day has not come.
+        """
+        before = self.last_exit(jurisdiction)
+        if step not in _EXIT_STEPS.get(before.step if before else "", ()):
+            raise DocketError(f"leaving {jurisdiction} was {before.step if before else 'not announced'}: not {step}")
+        if step == "extended" and before is not None and ends_s <= before.ends_at:
+            raise DocketError("an extension must end later than the day before it")
+        if step == "completed" and before is not None and self.now_s() < before.ends_at:
+            raise DocketError(f"leaving {jurisdiction} was announced for a later day: extend or wait")
+
     def exit_step(self, jurisdiction: str, step: str, ends_s: int, text: str) -> int:
-        """Sign a step of leaving a jurisdiction by the relay's key, and log it; returns its place."""
+        """Sign a step of leaving a jurisdiction by the relay's key, and log it; returns its place.
+
+        Raises:
+            DocketError: as `check_exit_step`.
+        """
+        self.check_exit_step(jurisdiction, step, ends_s)
         keys = self.home.load_keys()
         leaf = sign_exit(self.now_s(), jurisdiction, step, ends_s, text, keys.rotations, SigningKey(keys.seed))
         return self._append(leaf)
+
+    def last_exit(self, jurisdiction: str) -> ExitLeaf | None:
+        """The newest step of leaving a jurisdiction."""
+        steps = [leaf for leaf in self._leaves if isinstance(leaf, ExitLeaf) and leaf.jurisdiction == jurisdiction]
+        return steps[-1] if steps else None
 
     def answer_text(self, number: int) -> AnswerLeaf | None:
         """The answer to an order, also where it is sealed in the log; None if there is none yet."""

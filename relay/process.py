@@ -24,6 +24,7 @@ from relay.control import (
     ControlServer,
     DiscloseRequest,
     Done,
+    EndRequest,
     FindRequest,
     Found,
     NotRunning,
@@ -82,6 +83,7 @@ def assemble(home: Home, transport: RelayTransport) -> tuple[RelayService, Discl
         log = RelayLog(home.log_path, now_ms)
         # The clock may have been put back since the newest disclosure, whose date is in the log.
         core.not_before(log.time_s * 1_000)
+        core.end_service(home.ended_tenants())
     except BaseException:
         store.close()
         raise
@@ -159,6 +161,10 @@ async def _serve_locked(home: Home, ready: Callable[[], None]) -> None:
             return await serve_order(discloser, peer, request)
         if isinstance(request, FindRequest):
             return await found(service, Scope(ScopeKind(request.scope), request.name))
+        if isinstance(request, EndRequest):
+            service.core.end_service(request.domains)
+            home.end_tenants(request.domains)
+            return Done()
         if isinstance(request, PreserveRequest):
             scope = Scope(ScopeKind(request.scope), request.name)
             return await preserve(service, scope, request.until, request.leaf)
@@ -309,6 +315,28 @@ def preserve_held(path: Path, scope: Scope, until_s: int, leaf: int) -> Found:
         return _run(_preserve_at_rest(home, scope, until_s, leaf))
     assert isinstance(answer, Found)
     return answer
+
+
+def end_service(path: Path, domains: tuple[str, ...]) -> None:
+    """End the service for companies at the relay of a home, running or not; durable on return.
+
+    Raises:
+        ControlError: the running relay refused.
+        FormatError: one of them is not admitted there.
+        HomeError: there is no relay's home.
+    """
+    home = Home.open(path)
+    try:
+        with Connection(home.socket_path) as connection:
+            connection.request(EndRequest(domains))
+    except NotRunning:
+        _run(_end_at_rest(home, domains))
+
+
+async def _end_at_rest(home: Home, domains: tuple[str, ...]) -> None:
+    async with at_rest(home) as (service, _):
+        service.core.end_service(domains)
+        home.end_tenants(domains)
 
 
 async def _preserve_at_rest(home: Home, scope: Scope, until_s: int, leaf: int) -> Found:

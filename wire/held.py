@@ -7,7 +7,7 @@ bytes: canonical MessagePack `[1, account, [[table, [column, …], [[value, …]
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
@@ -31,7 +31,6 @@ HELD_BYTES_MAX: Final = 64 * 1024 * 1024
 ROWS_MAX: Final = 1_000_000
 _VALUE_BYTES_MAX: Final = 8_192
 
-Value = int | Annotated[str, Meta(max_length=512)] | Annotated[bytes, Meta(max_length=_VALUE_BYTES_MAX)]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -140,7 +139,7 @@ class TableRows(Record, frozen=True):
 
     table: Name
     columns: Annotated[tuple[Name, ...], Meta(max_length=64)]
-    rows: Annotated[tuple[tuple[Value, ...], ...], Meta(max_length=ROWS_MAX)]
+    rows: Annotated[tuple[tuple[Any, ...], ...], Meta(max_length=ROWS_MAX)]
 
 
 class Held(Record, frozen=True, tag=1):
@@ -182,6 +181,11 @@ def read_held(data: bytes) -> Held:
             raise FormatError(f"held record {wanted.name}", "has other columns than the schema")
         if any(len(row) != len(found.columns) for row in found.rows):
             raise FormatError(f"held record {wanted.name}", "has a row of another length", len(found.columns))
+        # msgspec has no union of text and bytes: what a value may be is checked here.
+        if any(type(value) not in {int, str, bytes} for row in found.rows for value in row):
+            raise FormatError(f"held record {wanted.name}", "has a value that no column of the store has")
+        if any(type(value) is not int and len(value) > _VALUE_BYTES_MAX for row in found.rows for value in row):
+            raise FormatError(f"held record {wanted.name}", "has a value that is too long", _VALUE_BYTES_MAX)
     return held
 
 

@@ -14,6 +14,7 @@ from blindpost.commands import (
     gateway,
     log,
     mail,
+    mydata,
     order,
     prove,
     receive,
@@ -21,6 +22,7 @@ from blindpost.commands import (
     safety_number,
     simulate,
     tenant,
+    transparency_report,
     volunteer,
 )
 from blindpost.parser import Parser, Subparsers
@@ -42,6 +44,8 @@ FAMILIES: tuple[Callable[["Subparsers[Parser]"], None], ...] = (
     canary.add_commands,
     order.add_commands,
     log.add_commands,
+    transparency_report.add_commands,
+    mydata.add_commands,
     volunteer.add_commands,
     audit.add_commands,
     simulate.add_commands,

@@ -30,6 +30,7 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
             "blindpost log verify relay/transparency --relay-card relay-card.toml",
             "blindpost log verify mirror --relay-card relay-card.toml --checkpoint checkpoint-of-may",
             "blindpost log verify mirror --relay-card relay-card.toml --proof order-3.tlog-proof",
+            "blindpost log verify mirror --relay-card relay-card.toml --report report-2015",
         ),
         run=_verify,
     )
@@ -37,6 +38,9 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
     parser.add_argument("--relay-card", type=Path, metavar="FILE", required=True, help="the card, as you had it before")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="a checkpoint of this log that you kept")
     parser.add_argument("--proof", type=Path, metavar="FILE", help="also check this proof of a leaf (tlog-proof)")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="also make this transparency report again and compare"
+    )
     parser = add_command(
         family,
         "prove",
@@ -75,6 +79,7 @@ def _verify(options: Options) -> int:
     from audit.material import CARD_BYTES_MAX, read_card
     from audit.order_log import verify_log
     from audit.tlog_proof import verify_proof
+    from blindpost.transparency import check_report
 
     try:
         card = read_card(read_bounded(options.relay_card, "relay card", CARD_BYTES_MAX), str(options.relay_card))
@@ -90,6 +95,11 @@ def _verify(options: Options) -> int:
             print(f"{options.proof}: leaf {index} is in the log of {log.size} leaves or in an earlier one of it")
         except AuditError as error:
             log.findings.append(str(error))
+    if options.report is not None and log.holds:
+        differing = check_report(options.report, options.mirror, card)
+        log.findings += differing
+        if not differing:
+            print(f"{options.report}: follows from the log, byte for byte")
     for finding in log.findings:
         print(f"finding: {finding}")
     sealed = sum(order.sealed and not order.opened for order in log.orders)

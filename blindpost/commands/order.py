@@ -185,6 +185,41 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
     )
     _add_number(parser)
     parser.add_argument("--lifted", action="store_true", help="a court has lifted the seal before its end")
+    _add_exit(family)
+
+
+def _add_exit(family: "Subparsers[Parser]") -> None:
+    parser = add_command(
+        family,
+        "exit",
+        summary="the relay leaves a country: announced, moved, taken back or completed, each step signed",
+        description=(
+            "The operator's answer, not an authority's order. --announce names the last day; --extend moves it; "
+            "--cancel takes it back; --complete, on that day or later, ends the service for the companies named: "
+            "nothing new is taken to or from them and nobody of theirs is admitted, while what waits is delivered "
+            "until its expiry, so nothing that was receipted is lost. Other companies and their devices are not "
+            "touched, wherever they are. Each step is signed by the relay's key, stands in the public log, and is "
+            "written to --notice FILE for the companies. How many companies is in the log, which ones is not."
+        ),
+        examples=(
+            "blindpost order exit PK --home relay --announce 2030-11-30 --tenant karachi.example --notice notice.txt",
+            "blindpost order exit PK --home relay --extend 2030-12-30",
+            "blindpost order exit PK --home relay --cancel",
+            "blindpost order exit PK --home relay --complete --tenant karachi.example",
+        ),
+        run=_exit,
+    )
+    parser.add_argument("jurisdiction", metavar="CC", help="the country, two capital letters of ISO 3166")
+    add_home(parser, "the relay's folder")
+    step = parser.add_mutually_exclusive_group(required=True)
+    step.add_argument("--announce", type=day, metavar="DATE", help="the service ends on this day")
+    step.add_argument("--extend", type=day, metavar="DATE", help="it ends on this later day instead")
+    step.add_argument("--cancel", action="store_true", help="it does not end")
+    step.add_argument("--complete", action="store_true", help="it ends now")
+    parser.add_argument(
+        "--tenant", type=domain, action="append", default=[], metavar="DOMAIN", help="a company there; may be repeated"
+    )
+    parser.add_argument("--notice", type=Path, metavar="FILE", help="also write the statement there, for the companies")
 
 
 def _add_kind(family: "Subparsers[Parser]", kind: _Kind) -> None:
@@ -274,9 +309,7 @@ def _serve(options: Options) -> int:
         scope=_scope(options),
         secret_until_s=options.secret_until,
     )
-    served = serve(
-        home, order, out, memory=getattr(options, "memory", False), until_s=getattr(options, "until", 0)
-    )
+    served = serve(home, order, out, memory=getattr(options, "memory", False), until_s=getattr(options, "until", 0))
     if served.disclosure is not None:
         _tell_disclosure(served, options.out)
     elif out is not None and out.exists():
@@ -375,6 +408,24 @@ def _open(options: Options) -> int:
             )
         indexes = desk.open_sealed(options.number)
     print(f"order {options.number}: opened; leaves {', '.join(map(str, indexes))}")
+    return 0
+
+
+def _exit(options: Options) -> int:
+    from blindpost.leaving import leave
+    from relay.core.docket import check_jurisdiction
+
+    check_jurisdiction(options.jurisdiction)
+    if (options.announce or options.complete) and not options.tenant:
+        raise UsageError("no company is named", "give --tenant DOMAIN for each company there")
+    step = next(
+        word
+        for word in ("announce", "extend", "cancel", "complete")
+        if getattr(options, word) is not None and getattr(options, word) is not False
+    )
+    ends_s = options.announce or options.extend or 0
+    index, text = leave(home_of(options), options.jurisdiction, step, ends_s, tuple(options.tenant), options.notice)
+    print(f"{options.jurisdiction}: leaf {index} of the log\n{text}")
     return 0
 
 

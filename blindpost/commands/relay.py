@@ -97,10 +97,15 @@ def _run(options: Options) -> NoReturn:
 
 
 def _init(options: Options) -> int:
+    import time
+
     from relay.home import CARD_NAME, init
+    from relay.orders import LOG_FOLDER, ensure_log
 
     path = home_of(options)
     home = init(path, os.urandom, listen=options.listen, broker=options.broker, device_broker=options.device_broker)
+    ensure_log(home, int(time.time()), os.urandom)
     print(f"{path}: relay {home.card.relay_id.hex()} at {home.card.broker}")
     print(f"{path / CARD_NAME}: public, for everybody who uses or audits it")
+    print(f"{path / LOG_FOLDER}: the public log of orders, for any web server (blindpost log mirror)")
     return 0

@@ -40,6 +40,7 @@ from wire.commands import (
 from wire.commands import Directory as DirectoryAnswer
 from wire.envelope import Envelope
 from wire.errors import BlindpostError, RefusalCode
+from wire.identity import domain_of
 from wire.limits import REFUSAL_FIELD_BYTES_MAX
 from wire.prekeys import verify_one_time_prekey
 from wire.receipt import ReceiptEntry
@@ -171,9 +172,10 @@ class Commands:
         account = self._directory.accounts.get(command.account)
         if account is None:
             raise Refused(RefusalCode.UNKNOWN_ACCOUNT, "account")
+        ended = bool(self._directory.ended) and self._has_ended(link, command.account)
         stale = command.list_hash != account.list_hash
         envelopes = command.envelopes
-        if len(envelopes) == 1 and not stale and self._submit_new(staged, link, command, account):
+        if len(envelopes) == 1 and not stale and not ended and self._submit_new(staged, link, command, account):
             return WAITING
         find = self._mailbox_once if stale else self._mailbox_now
         mailboxes = self._mailboxes
@@ -191,6 +193,8 @@ class Commands:
                     raise Refused(RefusalCode.STALE_LIST, "list_hash", attachment=encode(account.signed))
                 if mailbox is None:
                     raise Refused(RefusalCode.NOT_ENTITLED, "mailbox")
+                if ended:
+                    raise Refused(RefusalCode.UNKNOWN_ACCOUNT, "account: the service has ended there")
                 mailboxes.check_expiry(envelope.expiry, now_s)
                 fresh += 1
             elif held.state == STAGED:
@@ -213,6 +217,11 @@ class Commands:
         for position, held in enumerate(kept):
             self.receipt(link, command.ref, position, held)
         return ANSWERED
+
+    def _has_ended(self, link: Link, account: str) -> bool:
+        """Whether the service has ended for the recipient's company, or for all for whom the link speaks."""
+        ended = self._directory.ended
+        return domain_of(account) in ended or all(domain_of(own) in ended for own in link.accounts)
 
     def _submit_new(self, staged: Staged, link: Link, command: Submit, account: Account) -> bool:
         """Stage a submit of one new envelope to the account's own mailbox: nearly all are that, and this is `_submit`

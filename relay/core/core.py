@@ -14,7 +14,7 @@ may still fail; a receipt is given only in `committed`; what does not fit a queu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 
 from relay.core.batch import Refused, Seqs, Staged
@@ -113,7 +113,7 @@ class RelayCore:
 
     def receive(self, device_tag: bytes, packet: bytes, now_ms: int) -> None:
         """Take one broker packet that came on `bp/R/<device_tag>/up`. Never raises, whatever the bytes are."""
-        self._now_ms = now_ms
+        self._pass_time(now_ms)
         counters = self.counters
         counters.packets += 1
         try:
@@ -199,7 +199,7 @@ class RelayCore:
 
     def loaded(self, reads: list[tuple[Read, list[bytes | None]]], now_ms: int) -> None:
         """Take bodies read from the store, in the order of each read's seqs."""
-        self._now_ms = now_ms
+        self._pass_time(now_ms)
         self._deliveries.loaded(reads, now_ms)
 
     # ---- batches
@@ -217,7 +217,7 @@ class RelayCore:
     def take_batch(self, now_ms: int) -> Batch | None:
         """Apply what was received; return what must be made durable, or None. Only one batch may be under way."""
         assert self._staged is None, "one batch at a time"
-        self._now_ms = now_ms
+        self._pass_time(now_ms)
         staged = Staged(self._seqs.copy())
         batch = staged.batch
         self._stage_waiting(staged)
@@ -268,7 +268,7 @@ class RelayCore:
 
     def committed(self, batch: Batch, now_ms: int) -> None:
         """The batch is durable: receipts, deliveries and answers go out."""
-        self._now_ms = now_ms
+        self._pass_time(now_ms)
         self._resting_until_ms = 0
         staged = self._ending(batch)
         self.counters.commits += 1
@@ -334,7 +334,7 @@ class RelayCore:
     def aborted(self, batch: Batch, error: Exception, now_ms: int) -> None:
         """The batch was not stored: its senders get `storage_failed`, and the state is as before `take_batch`."""
         staged = self._ending(batch)
-        self._now_ms = now_ms
+        self._pass_time(now_ms)
         self._resting_until_ms = now_ms + self.config.retry_after_ms
         for undo in reversed(staged.undo):
             undo()
@@ -363,9 +363,14 @@ class RelayCore:
 
     # ---- time
 
+    def _pass_time(self, now_ms: int) -> None:
+        if now_ms < self._now_ms:
+            self._deliveries.set_back(self._now_ms - now_ms)
+        self._now_ms = now_ms
+
     def tick(self, now_ms: int) -> None:
         """Do what is due by time: redeliveries, dead handshakes; what expires goes into the next batch."""
-        self._now_ms = now_ms
+        self._pass_time(now_ms)
         self._links.tick(now_ms)
         self._deliveries.tick(now_ms)
         self._mailboxes.gather_due(now_ms // 1_000)
@@ -397,6 +402,17 @@ class RelayCore:
         if (domain, admin_key) not in self._tenants_waiting and not self._directory.is_stored(domain):
             self._tenants_waiting.append((domain, admin_key))
 
+    def end_service(self, domains: Iterable[str]) -> None:
+        """Take nothing new to or from these companies, and admit nobody of theirs; what waits is delivered as always.
+
+        Raises:
+            FormatError: one of them is not admitted here.
+        """
+        ended = set(domains)
+        if missing := ended - self._directory.tenants.keys():
+            raise FormatError("tenant", f"{min(missing)} is not admitted here")
+        self._directory.ended |= ended
+
     def preserve(self, mailbox_ids: tuple[bytes, ...], until_s: int, leaf: int) -> None:
         """Stop expiry and deletion for mailboxes until then (preservation.py); goes into the next batch.
 
@@ -426,7 +442,7 @@ class RelayCore:
         new = SigningKey(new_seed)
         if new.public == self._signing_key.public:
             raise FormatError("signing seed", "is the current one")
-        self._now_ms = now_ms
+        self._pass_time(now_ms)
         rotation = sign_rotation(
             self._relay_id, self._signing_key, new, self._log.head_index, self._log.head_hash, now_ms // 1_000
         )

@@ -98,6 +98,8 @@ class Directory:
         self.generation = 0
         self.tenants: dict[str, bytes] = {row.domain: row.admin_key for row in snapshot.tenants}
         self._tenants_stored = set(self.tenants)
+        self.ended: set[str] = set()
+        """Domains of companies for which the service has ended: what waits is delivered, nothing new is taken."""
         self._used_tokens: dict[bytes, UsedTokenRow] = {row.nonce: row for row in snapshot.used_tokens}
         self.accounts: dict[str, Account] = {}
         self.devices: dict[bytes, Device] = {}
@@ -150,6 +152,8 @@ class Directory:
         try:
             activation = read_activation(token)
             admin_key = self.tenants.get(activation.tenant)
+            if activation.tenant in self.ended:
+                admin_key = None
             # Whoever asks is not entitled yet: neither words nor time tell which companies this relay serves.
             verify_token(token, admin_key or _NOBODYS_KEY, now_s)
         except BlindpostError:

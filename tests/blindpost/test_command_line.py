@@ -70,9 +70,12 @@ order show
 order extend
 order withdraw
 order open
+order exit
 log verify
 log prove
 log mirror
+transparency-report
+mydata
 volunteer
 audit
 simulate

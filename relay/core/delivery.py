@@ -24,6 +24,9 @@ from wire.commands import Delivered
 
 __all__ = ["Deliveries", "Subscription"]
 
+# Smaller steps delay a repeat by no more than that.
+_STEP_BACK_MS = 1_000
+
 
 class Subscription:
     """Delivery of one mailbox to one link."""
@@ -246,6 +249,20 @@ class Deliveries:
         sub.deadline_ms = deadline_ms
         self._timers_made += 1
         heappush(self._timers, (deadline_ms, self._timers_made, sub))
+
+    def set_back(self, by_ms: int) -> None:
+        """The clock went back: what was timed by the old one is due as soon as it would have been.
+
+        Without this, what was sent while the clock was an hour ahead is not repeated for an hour.
+        """
+        if by_ms < _STEP_BACK_MS:
+            return
+        self._timers = [(deadline_ms - by_ms, order, sub) for deadline_ms, order, sub in self._timers]
+        for sub in {sub for _deadline_ms, _order, sub in self._timers if not sub.ended}:
+            sub.deadline_ms -= by_ms
+            sub.under_way = {
+                number: (held, sent_ms - by_ms, size) for number, (held, sent_ms, size) in sub.under_way.items()
+            }
 
     def tick(self, now_ms: int) -> None:
         """Repeat what was not acked in time."""

@@ -175,6 +175,22 @@ class TestRepeats:
         pair.world.after(3_000)
         assert numbers(pair) == [2]
 
+    def test_what_was_sent_while_the_clock_was_ahead_is_repeated_when_it_is_right_again(self) -> None:
+        pair = a_pair()
+        world = pair.world
+        world.now_ms += 3_600_000
+        assert send(pair, 2) == [1, 2]
+        world.now_ms -= 3_600_000
+        # Any packet tells the core, and so would a tick.
+        world.subscribe(pair.ana)
+        numbers(pair)
+        world.after(5_000)
+        assert numbers(pair) == [1, 2]
+        world.after(9_000)
+        assert numbers(pair) == []
+        world.after(1_000)
+        assert numbers(pair) == [1, 2]
+
     def test_timer_of_a_link_that_ended_is_no_deadline(self) -> None:
         pair = a_pair()
         send(pair, 1)

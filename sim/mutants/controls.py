@@ -36,7 +36,7 @@ from sim.mutants.key_plants import TWIN_SEARCH, key_search_of, masked_keys, plan
 from sim.mutants.outside import outside
 from sim.mutants.proofs import CheatFailed, Scene
 from sim.mutants.relay_keys import KEY_CHEATS, OUT_OF_REACH, PLACES
-from sim.mutants.unseen import UNSEEN, UNSEEN_CLIENT_CHEATS, Unseen
+from sim.mutants.unseen import KEPT_ELSEWHERE, UNSEEN, UNSEEN_CLIENT_CHEATS, Unseen
 from sim.pin_world import pin_world
 from sim.world import Cheat, Evidence, Served, World
 from wire.errors import BlindpostError
@@ -313,6 +313,7 @@ def _spoils(cheat: str, evidence: Evidence) -> dict[str, object]:
     spoils: dict[str, object] = {
         "texts": [canary.text for canary in evidence.canaries],
         "sender": evidence.canaries[0].who,
+        "elsewhere": KEPT_ELSEWHERE,
         "device_seed": next(iter(evidence.secrets.values()), [("", b"")])[0][1].hex(),
         "message_keys": [opening[3].hex() for opening in evidence.openings if isinstance(opening[3], bytes)],
     }

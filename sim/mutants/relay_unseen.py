@@ -12,10 +12,19 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
+
+from relay.home import Home
 from relay.log import RelayLog
+from wire.codec import decode, encode
+from wire.merkle import root_of
+from wire.receipt import CommitHeader, commit_hash, leaf_hash
+from wire.signing import SigningKey
 
 Spoils = dict[str, Any]
 
@@ -35,6 +44,8 @@ SEEN: Final = _relay_side()
 DATAGRAM_BYTES: Final = 32_768
 LABEL_BYTES: Final = 30
 TIMED_BYTES: Final = 8
+MAIL_BYTES: Final = 400
+TAG_BYTES: Final = 16
 
 
 def _send(spoils: Spoils, datagrams: list[bytes]) -> None:
@@ -66,6 +77,32 @@ def copy_elsewhere(home: Path, spoils: Spoils) -> None:
         _send(spoils, pieces)
 
     SEEN._store_change(change)
+
+
+def made_up_mail(home: Path, spoils: Spoils) -> None:
+    """One more commit, of an envelope that nobody sent: its body is a text under a key that is kept elsewhere."""
+    key = sha256(spoils["elsewhere"].encode()).digest()
+    text = spoils["texts"][-1].encode().ljust(MAIL_BYTES - TAG_BYTES, b"\0")
+    body = crypto_aead_xchacha20poly1305_ietf_encrypt(text, None, bytes(24), key)
+    signing_key = SigningKey(Home.open(home).load_keys().seed)
+    with sqlite3.connect(home / "store.sqlite") as db:
+        row = db.execute("SELECT seq, mailbox, number, expiry FROM envelopes ORDER BY seq DESC LIMIT 1").fetchone()
+        seq, mailbox, number, expiry = row
+        index, newest = db.execute("SELECT idx, header FROM commits ORDER BY idx DESC LIMIT 1").fetchone()
+        envelope_id = os.urandom(16)
+        leaf = leaf_hash(mailbox, envelope_id, expiry, number + 1, sha256(body).digest())
+        header = replace(
+            decode(CommitHeader, newest, "header"),
+            index=index + 1,
+            leaf_count=1,
+            root=root_of([leaf]),
+            previous=commit_hash(newest),
+        )
+        signature = signing_key.sign("commit", encode(header))
+        db.execute("INSERT INTO commits VALUES (?, ?, ?, ?)", (index + 1, encode(header), signature, leaf))
+        made_up = (seq + 1, mailbox, number + 1, envelope_id, expiry, index + 1, 0, body)
+        db.execute("INSERT INTO envelopes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", made_up)
+    db.close()
 
 
 def _log_more(lines: Callable[[datetime], list[str]]) -> None:
@@ -108,7 +145,8 @@ def times_in_log(home: Path, spoils: Spoils) -> None:
 
 
 UNSEEN: Final[dict[str, Callable[[Path, Spoils], None]]] = {
-    cheat.__name__.replace("_", "-"): cheat for cheat in (dns_lookups, copy_elsewhere, links_in_log, times_in_log)
+    cheat.__name__.replace("_", "-"): cheat
+    for cheat in (dns_lookups, copy_elsewhere, made_up_mail, links_in_log, times_in_log)
 }
 
 

@@ -11,9 +11,12 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final
 
 from msgspec.structs import replace
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt
+from nacl.exceptions import CryptoError
 
 import client.outbox
 from client.content import Content, encode_content
@@ -28,10 +31,11 @@ from wire.envelope import FIRST_OVERHEAD_BYTES, ORDINARY_OVERHEAD_BYTES, envelop
 from wire.limits import BODY_BYTES_MAX, ID_BYTES, SEALED_STEP_BYTES, SEALED_STEPS_MAX
 from wire.padding import padded_length, padme_lengths
 
-__all__ = ["UNSEEN", "UNSEEN_CLIENT_CHEATS", "Unseen"]
+__all__ = ["KEPT_ELSEWHERE", "UNSEEN", "UNSEEN_CLIENT_CHEATS", "Unseen"]
 
 _MASK: Final = bytes.fromhex("8f1c6a3be05d924713ac77de20f9481b65d3520eb9c40a7f3866e1950b7cda2f")
 """What the clients' accomplice knows: without it the bytes look as random as they should be."""
+KEPT_ELSEWHERE: Final = "what a relay made up its mail with, on another machine"
 _SIZES: Final = padme_lengths(BODY_BYTES_MAX)
 _DIGITS: Final = 2
 _NONCE: Final = slice(48, 72)
@@ -179,6 +183,16 @@ def other_machine_has_bodies(scene: Scene) -> str:
     return _must(bodies and copy == bodies, f"{len(bodies):,} bytes of bodies lie on another machine")
 
 
+def mail_was_made_up(scene: Scene) -> str:
+    """One body opens with a key that no device ever had, and is a text."""
+    key = sha256(KEPT_ELSEWHERE.encode()).digest()
+    found = []
+    for body in scene.bodies():
+        with contextlib.suppress(CryptoError):
+            found.append(crypto_aead_xchacha20poly1305_ietf_decrypt(body, None, bytes(24), key).rstrip(b"\0"))
+    return _must(scene.text.encode() in found, f"{len(found)} envelope that nobody sent holds a text")
+
+
 def link_counts_spell(scene: Scene) -> str:
     """The numbers of links, two bytes each, are a text."""
     numbers = [int(line.rpartition(b"=")[2]) for line in _log(scene) if b" linked links=" in line]
@@ -253,6 +267,14 @@ UNSEEN: Final = (
         "a lawful-access copy at the next provider; ciphertext that waits for a key",
         "a disclosure is of one machine; that the copy opens nothing is what C1, C3 and C4 say of it",
         other_machine_has_bodies,
+    ),
+    Unseen(
+        "made-up-mail",
+        Side.RELAY,
+        "commits an envelope that nobody sent, whose body is a text under a key that it keeps elsewhere",
+        "a server that encrypts to itself what it was told to keep",
+        "ciphertext under any key looks the same; nobody holds its receipt; only its recipient can find it strange",
+        mail_was_made_up,
     ),
     Unseen(
         "links-in-log",

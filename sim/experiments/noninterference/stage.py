@@ -18,9 +18,11 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any, Final, TypeVar
 
 import relay.service
@@ -269,10 +271,24 @@ class Stage:
             self._store._closed = False
 
     def look(self) -> None:
-        """Write down the whole state of the core, as it lies in memory."""
+        """Write down the whole state of the core, as it lies in memory, and what the service around it has gathered."""
         if self._life is not None:
-            core: Any = self._life.service.core
+            service = self._life.service
+            core: Any = service.core
             self.note("memory", memory_of(core._core))
+            # The head is a function of bodies, and compared as that in the core.
+            gathered = {name: held for name, held in vars(service).items() if name != "head" and _is_data(held)}
+            self.note("service", memory_of(gathered))
+
+
+def _is_data(held: Any) -> bool:
+    """Numbers, texts, bytes, and collections of them: the rest of a service are its parts and its tasks."""
+    if isinstance(held, Mapping):
+        return all(map(_is_data, held.keys())) and all(map(_is_data, held.values()))
+    if isinstance(held, (list, tuple, set, frozenset, deque)):
+        return all(map(_is_data, held))
+    # What the processor's clock measured differs between any two runs.
+    return isinstance(held, (bool, int, str, bytes, bytearray, NoneType))
 
 
 def _counted(counters: Any) -> Iterator[tuple[str, Any]]:

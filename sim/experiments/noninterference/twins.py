@@ -177,6 +177,17 @@ def _index(found: dict[bytes, list[int]], row: EnvelopeRow) -> None:
         found.setdefault(tail[at : at + _GRAM_BYTES], []).append(row.seq)
 
 
+def _indexes_beside(proof: Proof) -> Parts:
+    class Indexing(StagedService):
+        def _committed(self, batch: Batch) -> None:
+            found = vars(self).setdefault("found", set())
+            found.update(row.body[-_GRAM_BYTES:] for row in batch.envelopes)
+            proof.add("found", len(batch.envelopes))
+            super()._committed(batch)
+
+    return Parts(service=Indexing)
+
+
 def _logs(proof: Proof) -> Parts:
     bits: list[int] = []
 
@@ -234,6 +245,13 @@ RELAY_TWINS: Final = (
         "indexes in silence",
         "the same index, which shows nowhere but in memory",
         lambda proof: _indexes(proof, shown=False),
+        _worked("found"),
+        silent=True,
+    ),
+    RelayTwin(
+        "indexes beside the core",
+        "a set of byte pairs in the service, which the core cannot reach",
+        _indexes_beside,
         _worked("found"),
         silent=True,
     ),

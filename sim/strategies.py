@@ -1,5 +1,8 @@
 """What Hypothesis draws of whole runs: populations, what people do, and what goes wrong. For tests, here and elsewhere.
 
+    @given(swarm_scenarios())
+    def test_a_property_of_runs(scenario): ...       judge(scenario): sim/swarm/trial.py
+
     @given(scripts())
     def test_relay_is_the_same(script): ...      record(script, folder), replay(…): sim/experiments/noninterference
 
@@ -23,8 +26,11 @@ from sim.experiments.noninterference.script import (
     Send,
     Withdrawal,
 )
+from sim.scenario.scenario import Scenario, from_toml
+from sim.swarm.generate import scenario_tree
+from sim.swarm.toml_text import to_toml
 
-__all__ = ["acts", "faults", "scripts"]
+__all__ = ["acts", "faults", "scripts", "swarm_scenarios"]
 
 _SPAN_MS = 12_000
 _OUTAGES_MAX = 2
@@ -68,3 +74,8 @@ def scripts(draw: st.DrawFn, acts_max: int = 16) -> Script:
     outages = st.builds(Outage, st.integers(0, _SPAN_MS), st.booleans(), st.integers(100, 2_000))
     drawn += draw(st.lists(outages, max_size=_OUTAGES_MAX, unique_by=lambda outage: outage.at_ms // 5_000))
     return Script(draw(st.integers(0, 2**32)), people, tuple(drawn), draw(faults()), draw(st.booleans()))
+
+
+def swarm_scenarios() -> SearchStrategy[Scenario]:
+    """The random scenarios of the swarm, as records; sim/swarm/shrink.py makes them smaller, not Hypothesis."""
+    return st.integers(0, 2**31).map(lambda seed: from_toml(to_toml(scenario_tree(seed))))

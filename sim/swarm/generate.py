@@ -128,7 +128,7 @@ def _faults(rng: random.Random, hours: int) -> list[Tree]:
         if kind == "slow-disk":
             fault["delay_ms"] = rng.choice((50, 1_000, 10_000))
         elif kind == "clock-jump":
-            fault["seconds"] = rng.choice((-3_600, -60, 60, 600))
+            fault["seconds"] = rng.choice((-3_600, -60, 60, 3_600, 40_000))
         elif kind == "partition":
             fault["share"] = rng.choice((0.3, 1.0))
         found.append(fault)

@@ -1,9 +1,11 @@
 """The swarm: honest runs break nothing, every planted bug is found within a small budget, and a seed repeats."""
 
 import pytest
+from hypothesis import given, settings
 
-from sim.scenario.scenario import from_toml, load
+from sim.scenario.scenario import Scenario, from_toml, load
 from sim.scenarios import names, shipped
+from sim.strategies import swarm_scenarios
 from sim.swarm.bugs import BUGS, planted
 from sim.swarm.generate import FAULT_KINDS, scenario_tree
 from sim.swarm.shrink import candidates, shrunk, size_of
@@ -115,3 +117,9 @@ def test_a_shipped_scenario_can_be_judged_by_the_same_invariants() -> None:
     trial = judge(scenario)
     assert trial.violations == ()
     assert trial.faults > 10
+
+
+@given(swarm_scenarios())
+@settings(max_examples=4)
+def test_random_scenarios_hold_every_invariant(scenario: Scenario) -> None:
+    assert judge(scenario).violations == ()

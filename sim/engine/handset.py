@@ -474,7 +474,11 @@ class Handset:
         asked = self._asked.pop(command.ref, None)
         if asked is None:
             return
-        view = self.town.people.view_of(command.signed_list)
+        try:
+            view = self.town.people.view_of(command.signed_list)
+        except BlindpostError:
+            self._alarmed(asked)
+            return
         self._follow(view)
         for job in self._waiting.pop(view.person, ()):
             self._submit(job, self.contacts[view.person])
@@ -486,8 +490,19 @@ class Handset:
             self.contacts[view.person] = view
             return True
         if view.account_key != known.account_key:
-            self.town.alarm(self, view)
+            self.town.alarm(self, view.person)
         return view is known
+
+    def _alarmed(self, asked: _Asked) -> None:
+        """A list came that its owner did not sign: nothing goes to that account, and the person is told."""
+        if isinstance(asked.command, LookUp):
+            person = self.town.people.person_named(asked.command.account)
+            self.town.ledger.failed += len(self._waiting.pop(person, ()))
+        else:
+            assert isinstance(asked.command, Submit)
+            person = self.town.people.person_named(asked.command.account)
+            self.town.ledger.failed += 1
+        self.town.alarm(self, person)
 
     def _refused(self, command: Refusal) -> None:
         town = self.town
@@ -512,7 +527,11 @@ class Handset:
                 if asked.job is not None:
                     asked.job.served.discard(sent.device)
         if code is RefusalCode.STALE_LIST and asked.job is not None:
-            view = town.people.view_of(decode(SignedList, command.attachment, "stale list"))
+            try:
+                view = town.people.view_of(decode(SignedList, command.attachment, "stale list"))
+            except BlindpostError:
+                self._alarmed(asked)
+                return
             if self._follow(view):
                 self._submit(asked.job, view)
                 return

@@ -10,11 +10,18 @@ gathers, as there.
 from collections.abc import Callable
 from functools import partial
 
+from msgspec.structs import replace
+
 from relay.core import CoreConfig, RelayCore, RelayIdentity
+from relay.core.directory import Account, Device
 from relay.core.events import Batch, CoreCounters
+from relay.core.mailboxes import Mailbox
 from relay.log import RelayLog
 from relay.store.protocol import StoreError
 from sim.engine.disk import Disk, PowerCut
+from wire.codec import encode
+from wire.identity import DeviceEntry, SignedList, list_hash
+from wire.signing import SigningKey
 
 __all__ = ["Machine"]
 
@@ -61,6 +68,7 @@ class Machine:
         self._under_way: Batch | None = None
         self._due_ms: int | None = None
         self._is_asked = False
+        self._ghosts: dict[str, Account] = {}
         self._timer_grid_ms = timer_grid_ms
 
     @property
@@ -85,6 +93,43 @@ class Machine:
         self.core = None
         self._under_way = None
         self._due_ms = None
+        self._ghosts.clear()
+
+    def put_ghost(self, account: str, entry: DeviceEntry) -> bool:
+        """As the operator is ordered to: put a device on somebody's list that the owner did not sign.
+
+        The list names the owner's account key, which the operator has not; its signature is another key's. It is not
+        stored: a restart forgets it.
+
+        Returns:
+            whether there is such an account, and a relay that runs.
+        """
+        if self.core is None:
+            return False
+        directory = self.core._directory
+        real = directory.accounts.get(account)
+        if real is None:
+            return False
+        self._ghosts[account] = real
+        devices = replace(
+            real.devices,
+            version=real.devices.version + 1,
+            previous=real.list_hash,
+            devices=(*real.devices.devices, entry),
+        )
+        encoded = encode(devices)
+        forged = SignedList(encoded, SigningKey(self._identity.seed).sign("device-list", encoded))
+        box = Mailbox(0, entry.mailbox, entry.device_key, account)
+        directory.devices[entry.device_key] = Device(account, box)
+        boxes = {**real.mailboxes, entry.mailbox: box}
+        directory.accounts[account] = Account(forged, devices, list_hash(forged), boxes)
+        return True
+
+    def take_ghosts_away(self) -> None:
+        """The order is over: the lists are those of their owners again."""
+        if self.core is not None:
+            self.core._directory.accounts.update(self._ghosts)
+        self._ghosts.clear()
 
     def disclosed(self, at_s: int) -> None:
         """An order was served: no later commit or line is dated before."""

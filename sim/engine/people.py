@@ -201,6 +201,10 @@ class People:
             )
         return view
 
+    def person_named(self, account: str) -> int:
+        """The number of a person."""
+        return self._persons[account]
+
     def own_others(self, handset: "Handset") -> list[tuple[int, bytes]]:
         """The person's other devices that are enrolled: they get a copy of what is sent."""
         devices = self.devices_of[handset.person]
@@ -211,7 +215,3 @@ class People:
             for device in devices
             if device != handset.index and self.handsets[device].enrolled
         ]
-
-    def pinned_account_key(self, person: int) -> bytes:
-        """The person's account key."""
-        return self._account_key(person).public

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from client.content import Kind
 from client.device import Device
-from client.errors import TransportClosed
+from client.errors import Alarm, TransportClosed
 from client.state import Settings, Surroundings
 from client.volunteer import receipt_items
 from keys.identity import TenantAdminKey
@@ -43,6 +43,8 @@ PEOPLE_MAX: Final = 200
 _PASSPHRASE: Final = b"a passphrase of the simulation"
 _KEEPALIVE_S: Final = 300.0
 _TOKEN_S: Final = 86_400
+_DISBELIEVED: Final = frozenset({"SignatureError", "FormatError", *(kind.__name__ for kind in Alarm.__subclasses__())})
+"""Kinds of notices that say that something is not what its owner made."""
 
 
 def check_real(scenario: Scenario) -> None:
@@ -284,6 +286,8 @@ class RealTown(Town):
         self.written: dict[bytes, Message] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []
+        self._told: set[tuple[int, str]] = set()
+        """(device, account) of each alarm."""
         super().__init__(scenario, population, seed, identity, disk, log_path)
 
     def _make_calendar(self, now_ms: int, grid_ms: int) -> Calendar:
@@ -361,15 +365,27 @@ class RealTown(Town):
         for message_id, message in self.written.items():
             for held in devices[message.person].device.receipts_of(message_id):
                 sent = self.ledger.sent.get(held.envelope_id)
-                to = by_mailbox[held.mailbox]
+                to = by_mailbox.get(held.mailbox)
                 if sent is None:
-                    sent = Sent(message, to.index, held.token, held.envelope_id, held.expiry, 0, 1)
+                    # A mailbox that nobody of the run owns is a ghost's.
+                    device = -1 if to is None else to.index
+                    sent = Sent(message, device, held.token, held.envelope_id, held.expiry, 0, 1)
                     sent.message_id = message_id
                     sent.receipted = True
                     self.ledger.sent[held.envelope_id] = sent
                     self.ledger.hour.envelopes += 1
                 sent.withdrawn = held.withdrawn
-                sent.shown = to.has_shown(message_id)
+                sent.shown = to is not None and to.has_shown(message_id)
+
+    def alarmed_by(self, person: int) -> int:
+        """How many devices told their person that something of somebody is not to be believed."""
+        return len({device for device, account in self._told if account == self.accounts[person]})
+
+    def _gather_notices(self) -> None:
+        for handset in self.devices:
+            for notice in handset.device.notices():
+                if notice.kind in _DISBELIEVED:
+                    self._told |= {(handset.index, account) for account in notice.accounts}
 
     def volunteered(self) -> list[bytes]:
         """Everybody's receipts, as files for the verifier (protocol.md section 12.2)."""
@@ -398,6 +414,7 @@ class RealTown(Town):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.machine.kill()
+        self._gather_notices()
         for handset in self.devices:
             await handset.device.__aexit__(None, None, None)
         if self._failures:

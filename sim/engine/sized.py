@@ -1,5 +1,6 @@
 """A run from beginning to end: town, orders, outcome; the relay's home lies on a disk, for log and disclosures."""
 
+import dataclasses
 import gc
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from sim.engine.real import RealTown, check_real
 from sim.engine.standin import standing_in
 from sim.engine.town import Town
 from sim.engine.traffic import HOUR_S
-from sim.orders.policy import answer_to, discloses
+from sim.orders.policy import Answer, answer_to, discloses
 from sim.orders.service import happenings, service_changes
 from sim.scenario.base import DAY_S
 from sim.scenario.scenario import Scenario
@@ -138,6 +139,7 @@ class _Bench:
         self._folder = folder
         self._choices = generator(town.seed, "orders")
         self._served: list[ServedOrder] = []
+        self._ghosts: set[str] = set()
 
     def serve(self, number: int) -> None:
         """Serve an order, now."""
@@ -147,6 +149,10 @@ class _Bench:
         person = self._person(order)
         disclosed = self._disclose(order, at_s) if discloses(order) else None
         self._served.append(ServedOrder(order, at_s, answer, person, self._town.held_of(person), disclosed))
+        if order.kind == "ghost-device" and answer is Answer.PROVIDED and self._town.put_ghost(person):
+            self._ghosts.add(order.id)
+            if order.withdrawn is not None:
+                self._town.calendar.at(1_000 * order.withdrawn.unix_s, self._town.machine.take_ghosts_away)
 
     @property
     def now_s(self) -> int:
@@ -155,7 +161,13 @@ class _Bench:
 
     def finished(self) -> list[ServedOrder]:
         """All of them, at the end of the run."""
-        return self._served
+        return [self._with_ghost(served) if served.order.id in self._ghosts else served for served in self._served]
+
+    def _with_ghost(self, served: ServedOrder) -> ServedOrder:
+        town = self._town
+        encrypted = sum(sent.device < 0 for sent in town.ledger.sent.values())
+        person = town.accounts.index(served.person)
+        return dataclasses.replace(served, ghost_encrypted=encrypted, ghost_alarms=town.alarmed_by(person))
 
     def _person(self, order: Order) -> str:
         if order.person or order.kind not in _ABOUT_ONE:

@@ -20,7 +20,7 @@ from sim.engine.disk import Disk
 from sim.engine.handset import Handset
 from sim.engine.ledger import Ledger, Message, Sent
 from sim.engine.machine import Machine
-from sim.engine.people import ListView, People
+from sim.engine.people import People
 from sim.engine.population import Population
 from sim.engine.traffic import HOUR_S, Intent, TrafficPlan
 from sim.orders.service import BLOCKED, ENDED, ENDING, SERVED, service_changes
@@ -254,9 +254,19 @@ class Town:
             at_ms = self.calendar.now_ms + int(answer[0] * 1_000)
             self.calendar.at(-(-at_ms // step_ms) * step_ms, self.write, answer[1])
 
-    def alarm(self, handset: Handset, view: ListView) -> None:
+    def alarm(self, handset: Handset, person: int) -> None:
         """A device refuses a list of somebody."""
-        self.alarms.append((handset.index, view.person))
+        self.alarms.append((handset.index, person))
+
+    def alarmed_by(self, person: int) -> int:
+        """How many devices refused a list of a person."""
+        return len({device for device, whose in self.alarms if whose == person})
+
+    def put_ghost(self, account: str) -> bool:
+        """Put a device of nobody on a person's list, as the operator is ordered to."""
+        rng = generator(self.seed, f"ghost/{account}")
+        key = SigningKey(rng.randbytes(32)).public
+        return self.machine.put_ghost(account, DeviceEntry(key, rng.randbytes(32), rng.randbytes(16)))
 
     def volunteered(self) -> list[bytes]:
         """What people give the verifier (protocol.md section 12.2)."""
@@ -370,10 +380,10 @@ class Town:
                 self.disk.tear_next = True
             case FullDisk(minutes=minutes):
                 self.disk.full = True
-                calendar.after(int(minutes * 60_000), self._disk_has_room)
+                calendar.after(int(minutes * 60_000), self._disk_has_room, self.disk.failed)
             case SlowDisk(minutes=minutes, delay_ms=delay_ms):
                 self.disk.delay_ms = delay_ms
-                calendar.after(int(minutes * 60_000), self._disk_is_quick)
+                calendar.after(int(minutes * 60_000), self._disk_is_quick, self.disk.slowed)
             case ClockJump(seconds=seconds, minutes=minutes):
                 self.faults.happened("clock-jump")
                 self.machine.clock_offset_ms = 1_000 * seconds
@@ -384,11 +394,13 @@ class Town:
             case Partition():
                 self._partition(fault)
 
-    def _disk_has_room(self) -> None:
+    def _disk_has_room(self, failed_before: int) -> None:
         self.disk.full = False
+        self.faults.happened("full-disk", int(self.disk.failed > failed_before))
 
-    def _disk_is_quick(self) -> None:
+    def _disk_is_quick(self, slowed_before: int) -> None:
         self.disk.delay_ms = 0
+        self.faults.happened("slow-disk", int(self.disk.slowed > slowed_before))
 
     def _clock_is_right(self) -> None:
         self.machine.clock_offset_ms = 0
@@ -439,6 +451,7 @@ class Town:
         self.disk.tear_next = False
         self.disk.delay_ms = 0
         self.machine.clock_offset_ms = 0
+        self.machine.take_ghosts_away()
         for handset in self.handsets:
             handset.switch_on()
             self.calendar.after(int(self._choices.random() * _KEEPALIVE_S * 1_000), handset.keep_alive)

@@ -1,0 +1,46 @@
+"""An exit in order loses nothing and does not touch people abroad; a block is lifted; what ends, ends."""
+
+from pathlib import Path
+
+from sim.engine.outcome import Outcome
+from sim.engine.run import run
+from sim.scenario.scenario import from_toml
+from tests.sim.scenario.samples import SMALL
+
+LONGER = ("days = 4", "traffic.chats_per_day = 20", "people.offline_share = 0.4", "people.offline_hours = 30")
+ORDER = (
+    "order = [{{ id = 'out', date = 2015-11-02T06:00:00, kind = 'block', jurisdiction = 'Pakistan', "
+    "issuer = 'the regulator', deadline = 2015-11-04{more} }}]"
+)
+
+
+def ran(folder: Path, *changes: str, more: str = "") -> Outcome:
+    return run(from_toml(SMALL, [*LONGER, ORDER.format(more=more), *changes]), folder, seed=5)
+
+
+def test_an_exit_in_order_loses_nothing(tmp_path: Path) -> None:
+    outcome = ran(
+        tmp_path,
+        "jurisdiction.0.policy = 'leave-rather'",
+        "jurisdiction.0.drain_days = 1.0",
+        "tenant.0.abroad = { Canada = 0.4 }",
+        "people.outside = 0.5",
+    )
+    assert outcome.lost == 0
+    assert [change.state for change in outcome.changes] == ["ending", "ended"]
+    assert not outcome.ledger.total("shown_twice")
+    after = [hour for hour in outcome.ledger.hours if hour.begins_s >= outcome.changes[1].at_s]
+    assert sum(hour.sent for hour in after) > 0
+
+
+def test_whoever_is_blocked_gets_everything_when_the_block_is_lifted(tmp_path: Path) -> None:
+    outcome = ran(tmp_path, more=", withdrawn = 2015-11-05")
+    assert [change.state for change in outcome.changes] == ["blocked", "served"]
+    assert outcome.held, outcome.checks
+
+
+def test_whoever_stays_blocked_does_not(tmp_path: Path) -> None:
+    outcome = ran(tmp_path, "people.outside = 0.5")
+    assert [change.state for change in outcome.changes] == ["blocked"]
+    held = {check.check: check.held for check in outcome.checks}
+    assert held == {"no-receipted-envelope-lost": True, "none-delivered-twice": True, "arrived": False}

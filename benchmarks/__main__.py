@@ -22,6 +22,7 @@ NAMES = {
     "compare": ("benchmarks.compare", "what changed from one result to another beyond the noise"),
     "hotpath": ("benchmarks.hotpath", "where each microsecond of a message goes inside the relay"),
     "gateway": ("benchmarks.gateway", "encrypted and receipted chats a second from one gateway process"),
+    "simulate": ("benchmarks.simulate", "the simulator: devices and messages over simulated days, time and memory"),
     "ratchet": ("benchmarks.ratchet", "the ratchet beside python-doubleratchet and vodozemac"),
 }
 

@@ -6,7 +6,7 @@ import re
 
 from audit import disclosure as names
 from audit.case import THOROUGH, Case
-from audit.checks import configuration
+from audit.checks import configuration, journal
 from audit.checks.envelopes import SKEW_S
 from audit.crypto import verify
 from audit.disclosure import printable
@@ -101,8 +101,25 @@ def _check_taken_at(case: Case, taken_at: int, outcome: Outcome) -> None:
         outcome.note(f"when it was taken: taken_at, {taken_at}, is the relay's word; --order gives the orderer's")
     elif taken_at < order.requested_at - SKEW_S:
         outcome.fail("taken_at", f"is {order.requested_at - taken_at} s before the orderer asked: it is dated back")
+    elif taken_at > order.received_at + SKEW_S and taken_at <= _newest_s(case):
+        # A disclosure is never dated before its head or log (section 11), so a clock that was set back cannot be told
+        # from a date that was chosen; it convicts nobody, but neither is what expired until then more than a word.
+        outcome.miss(
+            f"a date that can be relied on: taken_at, {taken_at}, is {taken_at - order.received_at} s after the orderer "
+            "had it, as the newest commit or line of the log is: the relay's clock ran ahead, or it is dated forward"
+        )
     elif taken_at > order.received_at + SKEW_S:
         outcome.fail("taken_at", f"is {taken_at - order.received_at} s after the orderer had it: it is dated forward")
+
+
+def _newest_s(case: Case) -> int:
+    """The latest time that commits and the log's last line bear."""
+    times = [header.time_ms // 1000 for header in case.headers.values()]
+    if log := case.disclosure.files.get(names.LOG):
+        last = log[max(0, len(log) - names.LINE_BYTES_MAX) : len(log)].removesuffix(b"\n").rpartition(b"\n")[2]
+        line = journal.read_line(last)
+        times += [line.time_s] if line is not None else []
+    return max(times, default=0)
 
 
 def _check_beside(case: Case, outcome: Outcome) -> None:

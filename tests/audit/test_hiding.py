@@ -249,6 +249,16 @@ def test_a_disclosure_dated_otherwise(relay: HonestRelay, tmp_path: Path, shift:
     assert text in findings_of(report, "manifest.signature")
 
 
+def test_a_clock_that_ran_ahead_and_was_set_back_is_no_lie(
+    relay: HonestRelay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HonestRelay, "taken_at", property(lambda relay: relay.time_ms // 1_000))
+    at = relay.taken_at - 1_200
+    report = audit_of(relay, tmp_path, order=order(at, at + 10))
+    assert report.verdict is Verdict.INCOMPLETE
+    assert "ran ahead, or it is dated forward" in missing_of(report)
+
+
 def held_back(relay: HonestRelay, seconds: int) -> list[list[Any]]:
     """A receipt of a commit some seconds on, which the disclosure, dated before it, does not have."""
     keep = relay.time_ms

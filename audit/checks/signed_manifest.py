@@ -106,7 +106,8 @@ def _check_taken_at(case: Case, taken_at: int, outcome: Outcome) -> None:
         # from a date that was chosen; it convicts nobody, but neither is what expired until then more than a word.
         outcome.miss(
             f"a date that can be relied on: taken_at, {taken_at}, is {taken_at - order.received_at} s after the "
-            "orderer had it, as the newest commit or line of the log is: the relay's clock ran ahead, or it is dated forward"
+            "orderer had it, as the newest commit or line of the log is: the relay's clock ran ahead, or it is "
+            "dated forward"
         )
     elif taken_at > order.received_at + SKEW_S:
         outcome.fail("taken_at", f"is {taken_at - order.received_at} s after the orderer had it: it is dated forward")

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from blindpost.errors import UsageError
 from blindpost.files import check_absent, write_new
 from relay.core.answers import Facts, answer_to
-from relay.core.docket import Entry, Order, OrderKind
+from relay.core.docket import DocketError, Entry, Order, OrderKind
 from relay.core.policy import Decision
 from relay.disclosure import MANIFEST_NAME, Disclosure, sha256_of, take_wholesale
 from relay.orders import Desk
@@ -21,12 +22,13 @@ from relay.process import find_held, preserve_held
 from wire.held import column_names, read_held
 from wire.leaves import AnswerLeaf
 
-__all__ = ["DISCLOSING", "RECORDING", "Served", "now_s", "serve"]
+__all__ = ["DISCLOSING", "RECORDING", "Served", "check_until", "decide", "now_s", "serve"]
 
 DISCLOSING: Final = frozenset({OrderKind.WHOLESALE, OrderKind.SEIZURE})
 """Kinds that are answered with a disclosure of all that the relay has."""
 RECORDING: Final = frozenset({OrderKind.SUBSCRIBER})
 """Kinds that are answered with the record of one person."""
+PRESERVED_S_MAX: Final = 180 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,7 @@ def serve(home: Path, order: Order, out: Path | None = None, *, memory: bool = F
         if decision is Decision.APPEAL:
             contested = desk.appeal(number)
             return Served(contested.entry, filed.index, None, None, filed.sealed, None, desk.log.size)
-        if order.kind is OrderKind.PRESERVATION and decision is Decision.HONOUR:
-            found = preserve_held(home, order.scope, until_s, filed.index)
-            facts, disclosure = Facts(found=found.mailboxes, until_s=until_s), None
-        else:
-            facts, disclosure = _facts(home, order, decision, out, memory)
+        facts, disclosure = _served(home, order, decision, out, memory=memory, until_s=until_s, index=filed.index)
         answered = desk.answer(number, answer_to(order, decision, facts))
         return Served(
             answered.entry,
@@ -96,6 +94,64 @@ def serve(home: Path, order: Order, out: Path | None = None, *, memory: bool = F
             disclosure,
             desk.log.size,
         )
+
+
+def check_until(until_s: int) -> None:
+    """Refuse an end of a preservation that has passed, or is too far.
+
+    Raises:
+        UsageError: as said.
+    """
+    if not now_s() < until_s <= now_s() + PRESERVED_S_MAX:
+        raise UsageError("--until must be a day within the next 180", "ask again before it ends")
+
+
+def decide(home: Path, number: int, *, honour: bool, out: Path | None = None, until_s: int = 0) -> Served:
+    """Answer an order that was contested, once that is decided.
+
+    Args:
+        home: the relay's.
+        number: the order's.
+        honour: whether it stands.
+        out: where a record goes.
+        until_s: until when a preservation holds.
+
+    Raises:
+        DocketError: there is no such order, or it is settled.
+        BlindpostError, OSError: as `serve`.
+    """
+    if out is not None:
+        check_absent(out)
+    with Desk.at(home, now_s, os.urandom) as desk:
+        entry = desk.docket.entry(number)
+        if not entry.is_open:
+            raise DocketError(f"order {number} is {entry.state.value}: it is decided")
+        order = entry.order
+        decision = Decision.HONOUR if honour else Decision.REFUSE
+        index = desk.order_index(number)
+        facts, disclosure = _served(home, order, decision, out, until_s=until_s, index=index)
+        answered = desk.answer(number, answer_to(order, decision, facts), decision)
+        return Served(
+            answered.entry, index, answered.index, desk.answer_text(number), answered.sealed, disclosure, desk.log.size
+        )
+
+
+def _served(
+    home: Path,
+    order: Order,
+    decision: Decision,
+    out: Path | None,
+    *,
+    memory: bool = False,
+    until_s: int = 0,
+    index: int = 0,
+) -> tuple[Facts, Disclosure | None]:
+    """What is found and done."""
+    if order.kind is OrderKind.PRESERVATION and decision is Decision.HONOUR:
+        check_until(until_s)
+        found = preserve_held(home, order.scope, until_s, index)
+        return Facts(found=found.mailboxes, until_s=until_s), None
+    return _facts(home, order, decision, out, memory)
 
 
 def _facts(

@@ -223,8 +223,13 @@ class Desk:
         index = self._append(leaf)
         return Filed(self.docket.receive(order), index, record.sealed)
 
-    def answer(self, number: int, answer: Answer) -> Filed:
+    def answer(self, number: int, answer: Answer, decision: Decision | None = None) -> Filed:
         """Answer an order, on the docket and in the log. The answer to a sealed order is sealed as long.
+
+        Args:
+            number: the order's.
+            answer: what is answered.
+            decision: what it follows from; None: the policy's.
 
         Raises:
             DocketError: it is settled, or there is none.
@@ -233,7 +238,7 @@ class Desk:
         entry, now_s = self.docket.entry(number), self.now_s()
         if not entry.is_open:
             raise DocketError(f"order {number} is {entry.state.value}: it cannot be answered")
-        honoured = answer.honoured and self.policy.decision(entry.order) is Decision.HONOUR
+        honoured = answer.honoured and (decision or self.policy.decision(entry.order)) is Decision.HONOUR
         state = (OrderState.HONOURED if honoured else OrderState.REFUSED).value
         text = AnswerLeaf(now_s, number, state, answer.outcome.value, answer.text, answer.given, answer.evidence)
         sealed = self.is_sealed(number)
@@ -318,6 +323,20 @@ class Desk:
         """The newest step of leaving a jurisdiction."""
         steps = [leaf for leaf in self._leaves if isinstance(leaf, ExitLeaf) and leaf.jurisdiction == jurisdiction]
         return steps[-1] if steps else None
+
+    def order_index(self, number: int) -> int:
+        """An order's leaf.
+
+        Raises:
+            DocketError: there is no such order.
+        """
+        self.docket.entry(number)
+        return next(
+            index
+            for index, leaf in enumerate(self._leaves)
+            if (isinstance(leaf, OrderLeaf) or (isinstance(leaf, SealedLeaf) and leaf.what == "order"))
+            and leaf.number == number
+        )
 
     def answer_text(self, number: int) -> AnswerLeaf | None:
         """The answer to an order, also where it is sealed in the log; None if there is none yet."""

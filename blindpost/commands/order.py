@@ -21,7 +21,6 @@ __all__ = ["add_commands", "day"]
 _UNNAMED: Final = "an authority that was not named"
 _NO_BASIS: Final = "none named"
 _NO_COUNTRY: Final = "XX"
-_PRESERVED_S_MAX: Final = 180 * 86_400
 
 
 class _Kind(NamedTuple):
@@ -165,6 +164,26 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
     parser.add_argument("--deadline", type=day, metavar="DATE", required=True, help="the new one, YYYY-MM-DD")
     parser = add_command(
         family,
+        "decide",
+        summary="answer an order that was contested",
+        description=(
+            "What the policy contests waits for its answer. When that is decided, --honour gives what is held and "
+            "--refuse gives nothing; either is answered and logged as always."
+        ),
+        examples=(
+            "blindpost order decide 0 --home relay --refuse",
+            "blindpost order decide 0 --home relay --honour --out omar.held",
+        ),
+        run=_decide,
+    )
+    _add_number(parser)
+    decision = parser.add_mutually_exclusive_group(required=True)
+    decision.add_argument("--honour", action="store_true", help="the order stands")
+    decision.add_argument("--refuse", action="store_true", help="it does not")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where a person's record is written")
+    parser.add_argument("--until", type=day, metavar="DATE", default=0, help="until when a preservation holds")
+    parser = add_command(
+        family,
         "withdraw",
         summary="the authority takes an order back",
         description="Withdraws an open or refused order and logs it.",
@@ -288,7 +307,7 @@ def day(text: str) -> int:
 
 
 def _serve(options: Options) -> int:
-    from blindpost.desk import serve
+    from blindpost.desk import check_until, serve
     from relay.core.docket import Order, OrderKind
 
     home = home_of(options)
@@ -297,8 +316,8 @@ def _serve(options: Options) -> int:
     if out is not None and kind.value in {"wholesale", "seizure"}:
         _check_out(out)
     received_s = int(time.time())
-    if kind is OrderKind.PRESERVATION and not received_s < options.until <= received_s + _PRESERVED_S_MAX:
-        raise UsageError("--until must be a day within the next 180", "ask again before it ends")
+    if kind is OrderKind.PRESERVATION:
+        check_until(options.until)
     order = Order(
         kind=kind,
         issuer=options.issuer,
@@ -389,6 +408,13 @@ def _extend(options: Options) -> int:
     with _desk(options) as desk:
         filed = desk.extend(options.number, options.deadline)
     print(f"order {options.number}: by {_date(filed.entry.deadline_s)}; leaf {filed.index}")
+    return 0
+
+
+def _decide(options: Options) -> int:
+    from blindpost.desk import decide
+
+    _tell(decide(home_of(options), options.number, honour=options.honour, out=options.out, until_s=options.until))
     return 0
 
 

@@ -19,6 +19,8 @@ from relay.store.protocol import Store, StoreError
 __all__ = ["Disk", "PowerCut", "SimulatedStore", "export"]
 
 _EXPORT_ROWS = 4_096
+_OWN_ROWS = frozenset({"relay_id", "partition", "format"})
+"""Rows of `relay` that every store makes for itself."""
 
 
 class PowerCut(Exception):
@@ -85,6 +87,12 @@ class SimulatedStore(MemoryStore):
         self.tenants.update((row.seq, row) for row in batch.tenants)
         self.used_tokens.update((row.seq, row) for row in batch.used_tokens)
         self.rotations.update((row.seq, row) for row in batch.rotations)
+        for name in batch.statements_erased:
+            self.relay.pop(name, None)
+        self.relay.update(batch.statements)
+        for name in batch.statements_erased:
+            self.relay.pop(name, None)
+        self.relay.update(batch.statements)
         for newest, seq in batch.mailboxes_newest:
             self.mailboxes[seq] = self.mailboxes[seq]._replace(newest=newest)
         for seq in batch.mailboxes_closed:
@@ -170,6 +178,7 @@ def export(store: MemoryStore, to: Store) -> None:
             tenants=list(store.tenants.values()),
             used_tokens=list(store.used_tokens.values()),
             rotations=list(store.rotations.values()),
+            statements=[(name, value) for name, value in store.relay.items() if name not in _OWN_ROWS],
         )
     )
     for commit in store.commits.values():

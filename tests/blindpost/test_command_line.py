@@ -68,6 +68,7 @@ order leave
 order list
 order show
 order extend
+order decide
 order withdraw
 order open
 order exit

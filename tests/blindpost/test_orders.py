@@ -70,6 +70,9 @@ def test_what_is_contested_is_not_answered_yet(
     assert "contested" in capsys.readouterr().out
     run(home, "order", "show", "0")
     assert "not answered yet" in capsys.readouterr().out
+    run(home, "order", "decide", "0", "--refuse")
+    assert "order 0: refused; leaf 1" in capsys.readouterr().out
+    run(home, "order", "decide", "0", "--honour", status=ExitStatus.UNAVAILABLE)
     assert verify(home) == 0
 
 

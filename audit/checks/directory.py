@@ -313,7 +313,17 @@ def _check_counts(case: Case, outcome: Outcome) -> None:
 def _check_rotations(case: Case, outcome: Outcome) -> None:
     assert case.store is not None
     stored = tuple(row.blob("record") for row in case.store.tables["rotations"])
-    if case.manifest is not None and stored != case.manifest.rotations:
+    if case.manifest is None or stored == case.manifest.rotations:
+        return
+    # A relay that was killed after it saved a new key has the rotation in its keys, and in the store with its next
+    # commit. Until then nothing was committed under that key.
+    periods = case.key_ring.periods[len(stored) : -1] if case.key_ring is not None else ()
+    waiting = bool(periods) and all(period.last_index == case.manifest.head_index for period in periods)
+    if waiting and stored == case.manifest.rotations[: len(stored)]:
+        outcome.note(
+            f"the last {len(periods)} rotations of the manifest, which no commit has brought into the store yet"
+        )
+    else:
         outcome.fail("rotations", "the store's are not those of the manifest")
 
 

@@ -404,6 +404,19 @@ def test_a_broker_with_a_text_for_a_path(relay: HonestRelay, tmp_path: Path) -> 
     assert "carries a user name, password, path" in findings_of(report, "config.grammar")
 
 
+def test_a_rotation_that_no_commit_has_brought_into_the_store(relay: HonestRelay, tmp_path: Path) -> None:
+    relay.rotate()
+    bend = execute("DELETE FROM rotations WHERE seq = (SELECT max(seq) FROM rotations)")
+    report = audit_of(relay, tmp_path / "waiting", bend_store=bend)
+    assert report.verdict is Verdict.BLIND
+    assert any("no commit has brought" in text for text in outcome_of(report, "store.directory").not_checked)
+    relay.commit(relay.write(b"under the new key"))
+    report = audit_of(relay, tmp_path / "committed", bend_store=bend)
+    assert report.failed == ("store.directory",)
+    bend = execute("UPDATE rotations SET record = zeroblob(200) WHERE seq = 1")
+    assert "store.directory" in audit_of(relay, tmp_path / "other", bend_store=bend).failed
+
+
 # ---- tombstones and gaps
 
 

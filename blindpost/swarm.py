@@ -30,6 +30,8 @@ def swarm(trials: int, minutes: float, seed: int, bug: str, out: Path | None) ->
     )
     for finding in report.findings:
         _show(finding, out)
+    if report.findings:
+        _say_where(out)
     if bug:
         print(f"{bug}: {'found' if report.findings else 'NOT FOUND'}")
         return ExitStatus.OK if report.findings else ExitStatus.NOT_BLIND
@@ -59,6 +61,7 @@ def hunt_all(trials: int, minutes: float, seed: int, out: Path | None) -> int:
             print(f"{name:32} {finding.seed:5}  {report.trials:4}  {size:42}  {bug.breaks.value}")
             _write(finding, out)
     print(f"{len(BUGS) - missed} of {len(BUGS)} planted bugs found; each seed passes without its bug")
+    _say_where(out)
     return ExitStatus.NOT_BLIND if missed else ExitStatus.OK
 
 
@@ -104,5 +107,8 @@ def _write(finding: "Finding", out: Path | None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     path = out / (f"{finding.bug}-{finding.seed}.toml" if finding.bug else f"swarm-{finding.seed}.toml")
     write_new(path, finding.toml.encode(), secret=False)
-    bug = f" --bug {finding.bug}" if finding.bug else ""
-    print(f"  {path}: run it with  blindpost simulate {path} --judge{bug}")
+
+
+def _say_where(out: Path | None) -> None:
+    if out is not None:
+        print(f"{out}: the shrunk scenarios; run one with  blindpost simulate FILE --judge [--bug NAME]")

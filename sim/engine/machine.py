@@ -95,6 +95,20 @@ class Machine:
         self._due_ms = None
         self._ghosts.clear()
 
+    def preserve(self, account: str, until_s: int, leaf: int) -> None:
+        """Keep what would be erased of somebody's mailboxes, as a preservation order asks.
+
+        Args:
+            account: whose.
+            until_s: until when, Unix time in seconds.
+            leaf: the order's place among those that were served.
+        """
+        if self.core is not None:
+            found = self.core._directory.accounts.get(account)
+            if found is not None:
+                self.core.preserve(tuple(found.mailboxes), until_s, leaf)
+                self._is_asked = True
+
     def put_ghost(self, account: str, entry: DeviceEntry) -> bool:
         """As the operator is ordered to: put a device on somebody's list that the owner did not sign.
 

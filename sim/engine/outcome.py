@@ -27,6 +27,7 @@ class ServedOrder:
         ghost_encrypted: of a ghost device that was put on a list, how many envelopes were encrypted to it; None: none
             was put.
         ghost_alarms: of it, how many devices refused the list.
+        said: the answer in the words of the relay's own code.
     """
 
     order: Order
@@ -37,6 +38,7 @@ class ServedOrder:
     disclosed: Disclosed | None = None
     ghost_encrypted: int | None = None
     ghost_alarms: int = 0
+    said: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from sim.engine.real import RealTown, check_real
 from sim.engine.standin import standing_in
 from sim.engine.town import Town
 from sim.engine.traffic import HOUR_S
-from sim.orders.policy import Answer, answer_to, discloses
+from sim.orders.policy import ABOUT_ONE, Answer, answer_to, discloses, words_of
 from sim.orders.service import happenings, service_changes
 from sim.scenario.base import DAY_S
 from sim.scenario.scenario import Scenario
@@ -129,6 +129,10 @@ def _store(scenario: Scenario, home: Home) -> Store:
     return SimulatedStore(relay_id)
 
 
+_PRESERVED_S = 90 * DAY_S
+"""18 USC 2703(f): 90 days, where the order names no end."""
+
+
 class _Bench:
     """Serves the orders of a run."""
 
@@ -148,7 +152,14 @@ class _Bench:
         answer = answer_to(order, self._scenario.jurisdiction_of(order.jurisdiction))
         person = self._person(order)
         disclosed = self._disclose(order, at_s) if discloses(order) else None
-        self._served.append(ServedOrder(order, at_s, answer, person, self._town.held_of(person), disclosed))
+        held = self._town.held_of(person)
+        until_s = 0
+        if order.kind == "preservation" and answer is Answer.PROVIDED:
+            until_s = order.deadline.unix_s if order.deadline is not None else at_s + _PRESERVED_S
+            self._town.machine.preserve(person, until_s, len(self._served) + 1)
+        waiting = int(held["envelopes waiting"]), int(held["bytes waiting"])
+        said = words_of(order, answer, person, waiting, until_s)
+        self._served.append(ServedOrder(order, at_s, answer, person, held, disclosed, said=said))
         if order.kind == "ghost-device" and answer is Answer.PROVIDED and self._town.put_ghost(person):
             self._ghosts.add(order.id)
             if order.withdrawn is not None:
@@ -170,7 +181,7 @@ class _Bench:
         return dataclasses.replace(served, ghost_encrypted=encrypted, ghost_alarms=town.alarmed_by(person))
 
     def _person(self, order: Order) -> str:
-        if order.person or order.kind not in _ABOUT_ONE:
+        if order.person or order.kind not in ABOUT_ONE:
             return order.person
         place = [one.name for one in self._scenario.jurisdiction].index(order.jurisdiction)
         people = self._town.population.of_place(place) or range(len(self._town.population))
@@ -190,12 +201,6 @@ class _Bench:
         )
         self._town.machine.disclosed(at_s)
         return disclosed
-
-
-_ABOUT_ONE = frozenset(
-    {"content-of-person", "interception", "subscriber-record", "past-metadata", "prospective-metadata", "preservation"}
-    | {"ghost-device"}
-)
 
 
 def _lost(town: Town, now_s: int, store: Store) -> int:

@@ -1,15 +1,21 @@
 """Policies: what the relay answers to each kind of order, and whether a disclosure shows what a seizure would find.
 
-Here is decided; relay/ carries out, and sim/orders/service.py says what follows for a jurisdiction.
+Here is decided; what is said is made by the relay's own code (relay/core/answers.py) from what it holds, and
+sim/orders/service.py says what follows for a jurisdiction.
 """
 
 from enum import Enum, unique
 from typing import Final
 
+from relay.core import answers, docket
+from relay.core.answers import Facts
+from relay.core.docket import OrderKind, Scope, ScopeKind
+from relay.core.policy import Decision
 from sim.scenario.places import Jurisdiction
 from sim.scenario.timeline import ORDER_KINDS, Order
+from wire.held import column_names
 
-__all__ = ["CONTENT_KINDS", "Answer", "answer_to", "discloses"]
+__all__ = ["ABOUT_ONE", "CONTENT_KINDS", "Answer", "answer_to", "discloses", "words_of"]
 
 
 @unique
@@ -65,3 +71,70 @@ def answer_to(order: Order, jurisdiction: Jurisdiction) -> Answer:
 def discloses(order: Order) -> bool:
     """Whether a disclosure is made of what the relay holds when the order is served."""
     return order.kind in CONTENT_KINDS if order.disclose is None else order.disclose
+
+
+ABOUT_ONE: Final = frozenset(
+    {
+        "content-of-person",
+        "interception",
+        "subscriber-record",
+        "past-metadata",
+        "prospective-metadata",
+        "preservation",
+        "ghost-device",
+    }
+)
+"""Kinds about one person."""
+_KINDS: Final = {
+    "wholesale-content": OrderKind.WHOLESALE,
+    "content-of-person": OrderKind.CONTENT,
+    "interception": OrderKind.INTERCEPTION,
+    "subscriber-record": OrderKind.SUBSCRIBER,
+    "past-metadata": OrderKind.METADATA,
+    "prospective-metadata": OrderKind.PEN_REGISTER,
+    "preservation": OrderKind.PRESERVATION,
+    "key-disclosure": OrderKind.KEYS,
+    "decryption-capability": OrderKind.DECRYPT,
+    "weakness": OrderKind.WEAKNESS,
+    "ghost-device": OrderKind.GHOST,
+    "secrecy": OrderKind.SECRECY,
+    "seizure": OrderKind.SEIZURE,
+    "block": OrderKind.LEAVE,
+    "localise": OrderKind.LEAVE,
+}
+_DECISIONS: Final = {
+    Answer.PROVIDED: Decision.HONOUR,
+    Answer.REFUSED: Decision.REFUSE,
+    Answer.APPEALED: Decision.APPEAL,
+    Answer.LEAVING: Decision.LEAVE,
+}
+_NO_BASIS: Final = "none named"
+_NAME_CHARACTERS: Final = 200
+_SOMEWHERE: Final = "XX"
+"""Scenarios name jurisdictions in words; the docket wants a code, and this is its word for none."""
+
+
+def words_of(order: Order, answer: Answer, person: str, waiting: tuple[int, int], until_s: int) -> str:
+    """What the relay says, by its own code; empty where the order was not to it.
+
+    Args:
+        order: the scenario's.
+        answer: as decided.
+        person: whom it is about; empty for everybody.
+        waiting: envelopes of the scope, and bytes of their ciphertext.
+        until_s: until when what was ordered holds; 0: it does not.
+    """
+    if answer is Answer.NOT_OURS:
+        return ""
+    filed = docket.Order(
+        kind=_KINDS[order.kind],
+        issuer=order.issuer[:_NAME_CHARACTERS],
+        jurisdiction=_SOMEWHERE,
+        legal_basis=order.basis[:_NAME_CHARACTERS] or _NO_BASIS,
+        received_s=order.date.unix_s,
+        deadline_s=order.deadline.unix_s if order.deadline else 0,
+        scope=Scope(ScopeKind.ACCOUNT, person) if person else Scope(),
+    )
+    columns = column_names() if order.kind == "subscriber-record" and answer is Answer.PROVIDED else ()
+    facts = Facts(found=1, columns=columns, envelopes=waiting[0], body_bytes=waiting[1], until_s=until_s)
+    return answers.answer_to(filed, _DECISIONS[answer], facts).text

@@ -228,6 +228,8 @@ def _handed_over(served: ServedOrder) -> Iterator[str]:
     yield f"<h3>{escape(order.id)}: {order.kind}{whom}</h3>"
     basis = f" ({escape(order.basis)})" if order.basis else ""
     yield f"<p>{time_text(served.at_s)}, {escape(order.issuer)}{basis}. Answer: <b>{served.answer.value}</b>.</p>"
+    if served.said:
+        yield f"<blockquote>{escape(served.said)}</blockquote>"
     held = ", ".join(f"{escape(name)} {value}" for name, value in served.held.items())
     yield f"<p>Held at that moment: {held}.</p>"
     if disclosed is None:

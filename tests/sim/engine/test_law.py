@@ -44,3 +44,16 @@ def test_whoever_stays_blocked_does_not(tmp_path: Path) -> None:
     assert [change.state for change in outcome.changes] == ["blocked"]
     held = {check.check: check.held for check in outcome.checks}
     assert held == {"no-receipted-envelope-lost": True, "none-delivered-twice": True, "arrived": False}
+
+
+def test_what_is_to_be_preserved_is_kept_and_said(tmp_path: Path) -> None:
+    one = "date = 2015-11-02T06:00:00, jurisdiction = 'Canada', issuer = 'a court', person = 'p0@acme.example'"
+    after = "date = 2015-11-03T06:00:00, jurisdiction = 'Canada', issuer = 'a court', kind = 'seizure'"
+    orders = f"order = [{{ id = 'keep', kind = 'preservation', {one} }}, {{ id = 'take', {after} }}]"
+    outcome = run(from_toml(SMALL, [*LONGER, "relay.store = 'memory'", orders]), tmp_path, seed=5)
+    kept, taken = outcome.served
+    assert kept.answer.value == "provided"
+    assert "Not claimed" in kept.said
+    assert taken.disclosed is not None
+    assert taken.disclosed.messages_read == 0
+    assert not outcome.lost

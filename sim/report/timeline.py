@@ -34,7 +34,8 @@ h1 { margin-bottom: 0.1em; } h2 { margin-top: 1.8em; } .soft { color: var(--soft
 svg { width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 svg .soft { fill: var(--soft); } table { border-collapse: collapse; width: 100%; } td, th { text-align: left;
 padding: 0.25em 0.8em 0.25em 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td:first-child { white-space: nowrap; } td.n { text-align: right; font-variant-numeric: tabular-nums; } .held { color: var(--served); }
+td:first-child { white-space: nowrap; } td.n { text-align: right; font-variant-numeric: tabular-nums; }
+.held { color: var(--served); }
 .fails { color: var(--blocked); font-weight: 600; } .cards { display: flex; flex-wrap: wrap; gap: 0.8em; }
 .card { background: var(--card); padding: 0.6em 1em; border-radius: 6px; } .card b { display: block; font-size: 1.3em; }
 """

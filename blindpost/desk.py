@@ -13,12 +13,13 @@ from typing import Final
 
 from blindpost.errors import UsageError
 from blindpost.files import check_absent, write_new
+from relay.asking import find_held, held_content, preserve_held
 from relay.core.answers import Facts, answer_to
 from relay.core.docket import DocketError, Entry, Order, OrderKind
 from relay.core.policy import Decision
 from relay.disclosure import MANIFEST_NAME, Disclosure, sha256_of, take_wholesale
 from relay.orders import Desk
-from relay.process import find_held, preserve_held
+from wire.codec import encode
 from wire.held import column_names, read_held
 from wire.leaves import AnswerLeaf
 
@@ -26,8 +27,8 @@ __all__ = ["DISCLOSING", "RECORDING", "Served", "check_until", "decide", "now_s"
 
 DISCLOSING: Final = frozenset({OrderKind.WHOLESALE, OrderKind.SEIZURE})
 """Kinds that are answered with a disclosure of all that the relay has."""
-RECORDING: Final = frozenset({OrderKind.SUBSCRIBER})
-"""Kinds that are answered with the record of one person."""
+RECORDING: Final = frozenset({OrderKind.SUBSCRIBER, OrderKind.CONTENT})
+"""Kinds that are answered with a file: the record of one person, or the ciphertext that waits for one."""
 PRESERVED_S_MAX: Final = 180 * 86_400
 
 
@@ -165,11 +166,13 @@ def _facts(
     if order.kind in DISCLOSING and out is not None:
         disclosure = take_wholesale(home, out, memory=memory)
         evidence = sha256_of(out / MANIFEST_NAME)
-    elif order.kind in RECORDING and record and decision is Decision.HONOUR:
+    elif order.kind is OrderKind.SUBSCRIBER and record and decision is Decision.HONOUR:
         read_held(record)
         evidence, columns = hashlib.sha256(record).digest(), column_names()
         if out is not None:
             write_new(out, record, secret=True)
+    elif order.kind is OrderKind.CONTENT and out is not None and found.envelopes and decision is Decision.HONOUR:
+        evidence = _write_content(home, order, out)
     facts = Facts(
         found=found.mailboxes,
         columns=columns,
@@ -178,3 +181,11 @@ def _facts(
         evidence=evidence,
     )
     return facts, disclosure
+
+
+def _write_content(home: Path, order: Order, out: Path) -> bytes:
+    """Write what waits for a person as it is stored, one MessagePack array an envelope; return its SHA-256."""
+    rows = [encode(row) for piece in held_content(home, order.scope) for row in piece.envelopes]
+    data = b"".join(rows)
+    write_new(out, data, secret=True)
+    return hashlib.sha256(data).digest()

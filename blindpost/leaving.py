@@ -10,10 +10,11 @@ from typing import Final
 
 from blindpost.desk import now_s
 from blindpost.files import check_absent, write_new
+from relay.asking import end_service, find_held
 from relay.core.answers import date_of
 from relay.core.docket import DocketError, Scope, ScopeKind
-from relay.orders import LOG_FOLDER, Desk
-from relay.process import end_service, find_held
+from relay.logkey import LOG_FOLDER
+from relay.orders import Desk
 
 __all__ = ["leave"]
 

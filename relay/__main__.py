@@ -87,7 +87,7 @@ def _parser() -> _Parser:
 
 def _init(arguments: argparse.Namespace) -> int:
     from relay.home import init  # noqa: PLC0415
-    from relay.orders import ensure_log  # noqa: PLC0415
+    from relay.logkey import ensure_log  # noqa: PLC0415
 
     home = init(arguments.home, secrets.token_bytes, arguments.listen, arguments.broker, arguments.device_broker)
     ensure_log(home, int(time.time()), secrets.token_bytes)

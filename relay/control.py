@@ -5,8 +5,10 @@ relay's own user, or root. A message is u32(length) and canonical MessagePack, o
 
     request  [1] status   [2, domain, admin key] tenant_add   [3, out, memory] disclose   [4] seal   [5] stop
              [6, scope, name] find   [7, scope, name, until, leaf] preserve   [8, [domain, …]] end
+             [9, scope, name, after] content
     answer   [0, kind, text] failed   [1, [[name, count], …]] status   [2] done   [3, pid] copied
              [4, files, rotated] sealed   [5, mailboxes, envelopes, body bytes, [held record, …]] found
+             [6, [[seq, mailbox, number, envelope id, expiry, body], …]] content
 
 `disclose` and `seal` are two stages of one order on one connection (relay/disclosure.py): between them the store stands
 still and, with a memory image, the orderer reads the relay's memory. If the connection ends, or nothing comes for
@@ -28,7 +30,7 @@ from msgspec import Meta
 
 from relay.core.events import CoreCounters
 from relay.tasks import end_tasks
-from wire.codec import Key, Record, decode, encode
+from wire.codec import Id, Key, Record, decode, encode
 from wire.errors import BlindpostError, FormatError
 from wire.limits import ACCOUNT_BYTES_MAX, DOMAIN_BYTES_MAX
 
@@ -94,6 +96,14 @@ class EndRequest(Record, frozen=True, tag=8):
     domains: Annotated[tuple[Domain, ...], Meta(min_length=1, max_length=1_000)]
 
 
+class ContentRequest(Record, frozen=True, tag=9):
+    """The undelivered envelopes of a scope, `after` a seq: as many as one answer holds."""
+
+    scope: Literal["all", "tenant", "account", "mailbox"]
+    name: Annotated[str, Meta(max_length=ACCOUNT_BYTES_MAX)]
+    after: Count
+
+
 class Failed(Record, frozen=True, tag=0):
     """The request was not served; `kind` is the error's class, `text` its words."""
 
@@ -124,6 +134,12 @@ class Sealed(Record, frozen=True, tag=4):
     rotated: bool
 
 
+class Content(Record, frozen=True, tag=6):
+    """Envelopes as the store holds them, in the order of their rows: seq, mailbox, number, id, expiry, body."""
+
+    envelopes: Annotated[tuple[tuple[Count, Id, Count, Id, Count, bytes], ...], Meta(max_length=4_096)]
+
+
 class Found(Record, frozen=True, tag=5):
     """What is held: how many mailboxes and waiting envelopes, and for an account the record (wire/held.py)."""
 
@@ -142,8 +158,9 @@ Request: TypeAlias = (
     | FindRequest
     | PreserveRequest
     | EndRequest
+    | ContentRequest
 )
-Answer: TypeAlias = Failed | Status | Done | Copied | Sealed | Found
+Answer: TypeAlias = Failed | Status | Done | Copied | Sealed | Found | Content
 Serve: TypeAlias = Callable[["Peer", Request], Awaitable[Answer]]
 
 

@@ -29,10 +29,11 @@ from msgspec import Meta
 from relay.core.answers import Answer
 from relay.core.docket import Docket, DocketError, Entry, Order, OrderKind, OrderState, Scope, ScopeKind
 from relay.core.policy import POLICY_BYTES_MAX, Decision, Policy
-from relay.home import Home, HomeBusy, HomeError, replace_file
+from relay.home import Home, HomeBusy, replace_file
+from relay.logkey import LOG_FOLDER, bounded, ensure_log, signer_of
 from relay.tlog import TransparencyLog
 from wire.codec import U64, SecretRecord, decode, encode
-from wire.errors import BlindpostError, FormatError
+from wire.errors import BlindpostError
 from wire.leaves import (
     NOBODY,
     NONCE_BYTES,
@@ -44,21 +45,17 @@ from wire.leaves import (
     OpeningLeaf,
     OrderLeaf,
     SealedLeaf,
-    begin_log,
     commitment,
     read_leaf,
     sign_exit,
 )
-from wire.limits import ACCOUNT_BYTES_MAX, KEY_BYTES
-from wire.note import NoteKey, NoteSigner
+from wire.limits import ACCOUNT_BYTES_MAX
+from wire.note import NoteSigner
 from wire.signing import SigningKey
-from wire.tiles import CHECKPOINT_NAME, ENTRY_BYTES_MAX
+from wire.tiles import ENTRY_BYTES_MAX
 
-__all__ = ["LOG_FOLDER", "LOG_KEY_NAME", "LOG_VKEY_NAME", "Desk", "Filed", "ensure_log", "log_key_of", "origin_of"]
+__all__ = ["Desk", "Filed", "NotFiled"]
 
-LOG_FOLDER: Final = "transparency"
-LOG_KEY_NAME: Final = "log.key"
-LOG_VKEY_NAME: Final = "log.vkey"
 ORDERS_FOLDER: Final = "orders"
 POLICY_NAME: Final = "policy.toml"
 _LOCK_NAME: Final = "desk.lock"
@@ -108,53 +105,6 @@ class Filed:
     sealed: bool
 
 
-def origin_of(relay_id: bytes) -> str:
-    """The name of a relay's log: the first line of its checkpoints."""
-    return f"blindpost.example/relay/{relay_id.hex()}"
-
-
-def log_key_of(home: Path) -> NoteKey:
-    """The public key of a home's log.
-
-    Raises:
-        HomeError: it has none.
-        FormatError: the file holds no key.
-    """
-    path = home / LOG_VKEY_NAME
-    if not path.is_file():
-        raise HomeError(f"{home} has no log yet: the first order begins it")
-    return NoteKey.from_text(_bounded(path, LOG_VKEY_NAME, 1_024).decode("utf-8", "replace"))
-
-
-def ensure_log(home: Home, now_s: int, entropy: Callable[[int], bytes]) -> None:
-    """Begin the log of a home that has none: a key, and the first leaf, signed by the relay's present key.
-
-    The key is durable before the log is: a crash in between leaves a key that the next call uses.
-
-    Raises:
-        OSError: a file could not be written.
-        FormatError, SignatureError: the home's keys are damaged.
-    """
-    folder = home.path / LOG_FOLDER
-    if (folder / CHECKPOINT_NAME).exists():
-        return
-    if not (home.path / LOG_KEY_NAME).exists():
-        replace_file(home.path / LOG_KEY_NAME, entropy(KEY_BYTES), 0o600)
-    signer = _signer_of(home)
-    replace_file(home.path / LOG_VKEY_NAME, (signer.key.text + "\n").encode(), 0o644)
-    keys = home.load_keys()
-    begins = begin_log(
-        now_s,
-        keys.relay_id,
-        signer.key.name,
-        signer.key.public,
-        home.card.signing_key,
-        keys.rotations,
-        SigningKey(keys.seed),
-    )
-    TransparencyLog.create(folder, signer, [encode(begins)])
-
-
 class Desk:
     """The orders of one home, its lock held. Made by `Desk.at`.
 
@@ -198,7 +148,7 @@ class Desk:
         home = Home.open(path)
         with _locked(path):
             ensure_log(home, clock_s(), entropy)
-            signer = _signer_of(home)
+            signer = signer_of(home)
             log = TransparencyLog.open(path / LOG_FOLDER, signer.key)
             yield cls(home, log, signer, _policy_of(path), clock_s, entropy)
 
@@ -418,7 +368,7 @@ class Desk:
         path = self.home.path / ORDERS_FOLDER / f"{number}.{what}"
         if not path.is_file():
             raise NotFiled(f"{path} is missing: without it the log's commitments of order {number} cannot be opened")
-        data = _bounded(path, path.name, _RECORD_BYTES_MAX)
+        data = bounded(path, path.name, _RECORD_BYTES_MAX)
         return decode(_OrderRecord, data, path.name) if what == "order" else decode(_AnswerRecord, data, path.name)
 
     def _write_record(self, name: str, record: SecretRecord) -> None:
@@ -436,30 +386,11 @@ def _change(docket: Docket, leaf: ChangeLeaf) -> None:
         docket.withdraw(leaf.number, leaf.logged_at)
 
 
-def _signer_of(home: Home) -> NoteSigner:
-    path = home.path / LOG_KEY_NAME
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_mode & 0o077:
-            raise FormatError(LOG_KEY_NAME, "can be read by others; its mode must be 0600", 0o600)
-        seed = file.read(KEY_BYTES + 1)
-    key = SigningKey(seed)
-    # libsodium's secret key is seed and public key, one after the other.
-    return NoteSigner(origin_of(home.card.relay_id), key.public, seed + key.public)
-
-
 def _policy_of(path: Path) -> Policy:
     file = path / POLICY_NAME
     if not file.is_file():
         return Policy()
-    return Policy.from_toml(_bounded(file, POLICY_NAME, POLICY_BYTES_MAX).decode("utf-8", "replace"))
-
-
-def _bounded(path: Path, name: str, bytes_max: int) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(bytes_max + 1)
-    if len(data) > bytes_max:
-        raise FormatError(name, "is too large", bytes_max)
-    return data
+    return Policy.from_toml(bounded(file, POLICY_NAME, POLICY_BYTES_MAX).decode("utf-8", "replace"))
 
 
 @contextmanager

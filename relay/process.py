@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 from relay.control import (
     Answer,
     Connection,
+    ContentRequest,
     ControlServer,
     DiscloseRequest,
     Done,
     EndRequest,
     FindRequest,
-    Found,
     NotRunning,
     Peer,
     PreserveRequest,
@@ -41,7 +41,7 @@ from relay.control import (
 from relay.core import RelayCore
 from relay.core.docket import Scope, ScopeKind
 from relay.disclosure import Discloser, end_order, serve_order
-from relay.held import find, mailboxes_of
+from relay.holdings import content, found, preserve
 from relay.home import Home
 from relay.log import RelayLog
 from relay.service import RelayService, head_of
@@ -161,6 +161,8 @@ async def _serve_locked(home: Home, ready: Callable[[], None]) -> None:
             return await serve_order(discloser, peer, request)
         if isinstance(request, FindRequest):
             return await found(service, Scope(ScopeKind(request.scope), request.name))
+        if isinstance(request, ContentRequest):
+            return await content(service, Scope(ScopeKind(request.scope), request.name), request.after)
         if isinstance(request, EndRequest):
             service.core.end_service(request.domains)
             home.end_tenants(request.domains)
@@ -248,7 +250,7 @@ def tenant_add(path: Path, domain: str, admin_key: bytes) -> None:
         with Connection(home.socket_path) as connection:
             connection.request(TenantAddRequest(domain, admin_key))
     except NotRunning:
-        _run(_tenant_add_at_rest(home, domain, admin_key))
+        run_apart(_tenant_add_at_rest(home, domain, admin_key))
 
 
 async def _tenant_add_at_rest(home: Home, domain: str, admin_key: bytes) -> None:
@@ -257,100 +259,6 @@ async def _tenant_add_at_rest(home: Home, domain: str, admin_key: bytes) -> None
         await asyncio.sleep(0)
         await service.step()
         await admitted
-
-
-async def found(service: RelayService, scope: Scope) -> Found:
-    """What the relay holds about a scope. Commits wait while the store's rows, not its bodies, are read.
-
-    Raises:
-        StoreError: they cannot be read.
-    """
-    async with service.held():
-        return await service.in_thread(lambda: find(service.store.load(), scope))
-
-
-def find_held(path: Path, scope: Scope) -> Found:
-    """What the relay of a home, running or not, holds about a scope.
-
-    Raises:
-        ControlError: the running relay refused.
-        HomeError: there is no relay's home.
-    """
-    home = Home.open(path)
-    try:
-        with Connection(home.socket_path) as connection:
-            answer = connection.request(FindRequest(scope.kind.value, scope.name))
-    except NotRunning:
-        return _run(_found_at_rest(home, scope))
-    assert isinstance(answer, Found)
-    return answer
-
-
-async def preserve(service: RelayService, scope: Scope, until_s: int, leaf: int) -> Found:
-    """Preserve the mailboxes of a scope; durable on return.
-
-    Raises:
-        StoreError: it could not be stored.
-    """
-    async with service.held():
-        snapshot = await service.in_thread(service.store.load)
-    mailboxes = mailboxes_of(snapshot, scope)
-    if mailboxes:
-        await service.preserve(mailboxes, until_s, leaf)
-    return find(snapshot, scope)
-
-
-def preserve_held(path: Path, scope: Scope, until_s: int, leaf: int) -> Found:
-    """Preserve the mailboxes of a scope at the relay of a home, running or not.
-
-    Raises:
-        ControlError: the running relay refused.
-        HomeError: there is no relay's home.
-    """
-    home = Home.open(path)
-    try:
-        with Connection(home.socket_path) as connection:
-            answer = connection.request(PreserveRequest(scope.kind.value, scope.name, until_s, leaf))
-    except NotRunning:
-        return _run(_preserve_at_rest(home, scope, until_s, leaf))
-    assert isinstance(answer, Found)
-    return answer
-
-
-def end_service(path: Path, domains: tuple[str, ...]) -> None:
-    """End the service for companies at the relay of a home, running or not; durable on return.
-
-    Raises:
-        ControlError: the running relay refused.
-        FormatError: one of them is not admitted there.
-        HomeError: there is no relay's home.
-    """
-    home = Home.open(path)
-    try:
-        with Connection(home.socket_path) as connection:
-            connection.request(EndRequest(domains))
-    except NotRunning:
-        _run(_end_at_rest(home, domains))
-
-
-async def _end_at_rest(home: Home, domains: tuple[str, ...]) -> None:
-    async with at_rest(home) as (service, _):
-        service.core.end_service(domains)
-        home.end_tenants(domains)
-
-
-async def _preserve_at_rest(home: Home, scope: Scope, until_s: int, leaf: int) -> Found:
-    async with at_rest(home) as (service, _):
-        preserved = asyncio.create_task(preserve(service, scope, until_s, leaf))
-        while not preserved.done():
-            await asyncio.sleep(0.01)
-            await service.step()
-        return await preserved
-
-
-async def _found_at_rest(home: Home, scope: Scope) -> Found:
-    async with at_rest(home) as (service, _):
-        return await found(service, scope)
 
 
 def disclose_at_rest(path: Path, out: Path) -> int:
@@ -367,10 +275,10 @@ def disclose_at_rest(path: Path, out: Path) -> int:
             order = await discloser.begin(out, memory=False, tracer_pid=None)
             return (await discloser.seal(order)).files
 
-    return _run(disclose())
+    return run_apart(disclose())
 
 
-def _run(work: Coroutine[object, object, T]) -> T:
+def run_apart(work: Coroutine[object, object, T]) -> T:
     """Run a coroutine to its end in a loop of its own; also for callers that have a loop already."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()

@@ -122,7 +122,7 @@ def _prove(options: Options) -> int:
     from base64 import b64encode
 
     from blindpost.errors import UsageError
-    from relay.orders import LOG_FOLDER, log_key_of
+    from relay.logkey import LOG_FOLDER, log_key_of
     from relay.tlog import TransparencyLog
 
     if (options.index is None) == (options.size is None):
@@ -146,7 +146,7 @@ def _prove(options: Options) -> int:
 
 def _mirror(options: Options) -> int:
     from relay.home import replace_file
-    from relay.orders import LOG_FOLDER, log_key_of
+    from relay.logkey import LOG_FOLDER, log_key_of
     from relay.tlog import TransparencyLog
     from wire.tiles import CHECKPOINT_NAME, tiles_of
 

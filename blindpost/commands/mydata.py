@@ -37,8 +37,8 @@ def _run(options: Options) -> int:
     from blindpost.errors import CommandError
     from blindpost.exit_status import ExitStatus
     from blindpost.files import check_absent, read_bounded, write_new
+    from relay.asking import find_held
     from relay.core.docket import Scope, ScopeKind
-    from relay.process import find_held
     from wire.held import HELD_BYTES_MAX, held_text, read_held
 
     if options.read is not None:

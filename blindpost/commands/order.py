@@ -5,8 +5,9 @@ import time
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from blindpost.commands.order_kinds import KINDS, Kind
 from blindpost.errors import CommandError, UsageError
 from blindpost.exit_status import ExitStatus
 from blindpost.parser import Options, Parser, Subparsers, account, add_command, add_family, add_home, domain, home_of
@@ -23,116 +24,10 @@ _NO_BASIS: Final = "none named"
 _NO_COUNTRY: Final = "XX"
 
 
-class _Kind(NamedTuple):
-    """One kind of order, as a command."""
-
-    name: str
-    summary: str
-    description: str
-    about: str
-    out: str = ""
-
-
-_KINDS: Final = (
-    _Kind(
-        "wholesale",
-        "have everything handed over: store, log, configuration, and the memory image",
-        "The relay hands over all that it has, as a directory with a signed manifest: while it runs through "
-        "control.sock in its folder, while it does not from its store. A copy of the relay's card is laid beside, "
-        "as DIR/relay-card.toml, and when you asked and were served, as DIR/order.toml; these two are yours and no "
-        "part of the disclosure. With --memory a process of its own stops the relay for a moment and copies its "
-        "memory; the relay changes its signing key afterwards.",
-        "all",
-        "DIR",
-    ),
-    _Kind(
-        "seizure",
-        "the machines themselves: the same disclosure, under another name",
-        "What a seized machine holds is handed over as for a wholesale order.",
-        "all",
-        "DIR",
-    ),
-    _Kind(
-        "content",
-        "stored content of one person",
-        "The relay answers what it has: ciphertext of what that person has not fetched yet, and no key.",
-        "person",
-    ),
-    _Kind(
-        "interception",
-        "content that passes from now on",
-        "Contested by default: frames that pass are ciphertext, and this relay has no device for capture.",
-        "anybody",
-    ),
-    _Kind(
-        "subscriber",
-        "what is on record about one person",
-        "Each column that the relay holds about the person, as its schema lists them; `blindpost mydata` gives the "
-        "person the same bytes. With --out the record is written to a file.",
-        "person",
-        "FILE",
-    ),
-    _Kind(
-        "metadata",
-        "who wrote to whom and when, in the past",
-        "The relay keeps no record of that, and says so.",
-        "person",
-    ),
-    _Kind(
-        "pen-register",
-        "who writes to whom and when, from now on",
-        "Contested by default; the answer says that a relay can be compelled to begin such a record.",
-        "person",
-    ),
-    _Kind(
-        "preservation",
-        "delete nothing of a mailbox for a time",
-        "Expiry and deletion stop for the mailboxes of the person or company until --until, at most 180 days.",
-        "somebody",
-    ),
-    _Kind(
-        "keys",
-        "hand over keys, or put them in escrow",
-        "Refused by default: no key that opens content is held. The answer says which keys do exist.",
-        "anybody",
-    ),
-    _Kind(
-        "decrypt",
-        "decrypt, or remove the protection",
-        "Refused: the relay can decrypt nothing.",
-        "anybody",
-    ),
-    _Kind(
-        "weakness",
-        "build a weakness or a new capability",
-        "Refused; the answer says what such an order could still ask for.",
-        "anybody",
-    ),
-    _Kind(
-        "ghost",
-        "add a device, or swap a key, without the person's knowledge",
-        "Refused; the answer says who would notice an attempt, and when nobody would.",
-        "person",
-    ),
-    _Kind(
-        "secrecy",
-        "tell nobody",
-        "The text is sealed in the log until --secret-until; that there is an order is not.",
-        "anybody",
-    ),
-    _Kind(
-        "leave",
-        "close the service in the country, or move it there",
-        "Puts the demand on the docket. What follows from it is announced with `blindpost order exit`.",
-        "all",
-    ),
-)
-
-
 def add_commands(subparsers: "Subparsers[Parser]") -> None:
     """Add the family."""
     family = add_family(subparsers, "order", "play the authority: serve an order on a relay")
-    for kind in _KINDS:
+    for kind in KINDS:
         _add_kind(family, kind)
     parser = add_command(
         family,
@@ -241,11 +136,11 @@ def _add_exit(family: "Subparsers[Parser]") -> None:
     parser.add_argument("--notice", type=Path, metavar="FILE", help="also write the statement there, for the companies")
 
 
-def _add_kind(family: "Subparsers[Parser]", kind: _Kind) -> None:
+def _add_kind(family: "Subparsers[Parser]", kind: Kind) -> None:
     who = {"person": " --account omar@karachi.example", "somebody": " --account omar@karachi.example"}.get(
         kind.about, ""
     )
-    out = {"DIR": " --out disclosure", "FILE": " --out omar.held"}.get(kind.out, "")
+    out = {"DIR": " --out disclosure", "FILE": " --out omar.bin"}.get(kind.out, "")
     plain = f"blindpost order {kind.name} --home relay{who}{out}"
     plain += {"secrecy": " --secret-until 2031-01-01", "preservation": " --until 2030-10-22"}.get(kind.name, "")
     named = f'{plain} --issuer "High Court" --jurisdiction PK --legal-basis "order of 24 July" --deadline 2030-11-30'
@@ -269,7 +164,7 @@ def _add_kind(family: "Subparsers[Parser]", kind: _Kind) -> None:
         parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the directory, which is made")
         parser.add_argument("--memory", action="store_true", help="also the memory image of the running relay")
     elif kind.out:
-        parser.add_argument("--out", type=Path, metavar="FILE", help="also write the record there")
+        parser.add_argument("--out", type=Path, metavar="FILE", help="also write what is given there")
     if kind.name == "preservation":
         parser.add_argument("--until", type=day, metavar="DATE", required=True, help="until when, YYYY-MM-DD")
     parser.add_argument("--issuer", default=_UNNAMED, metavar="NAME", help=f"who issued it (default: {_UNNAMED})")
@@ -332,7 +227,8 @@ def _serve(options: Options) -> int:
     if served.disclosure is not None:
         _tell_disclosure(served, options.out)
     elif out is not None and out.exists():
-        print(f"{out}: the record, {out.stat().st_size} bytes, the same as `blindpost mydata` gives")
+        what = "ciphertext" if kind is OrderKind.CONTENT else "the record, the same as `blindpost mydata` gives"
+        print(f"{out}: {what}, {out.stat().st_size} bytes")
     _tell(served)
     return 0
 

@@ -100,7 +100,7 @@ def _init(options: Options) -> int:
     import time
 
     from relay.home import CARD_NAME, init
-    from relay.orders import LOG_FOLDER, ensure_log
+    from relay.logkey import LOG_FOLDER, ensure_log
 
     path = home_of(options)
     home = init(path, os.urandom, listen=options.listen, broker=options.broker, device_broker=options.device_broker)

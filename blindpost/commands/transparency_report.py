@@ -45,7 +45,7 @@ def _run(options: Options) -> int:
     from blindpost.files import read_bounded, write_new
     from blindpost.transparency import files_of
     from relay.home import CARD_NAME
-    from relay.orders import LOG_FOLDER, log_key_of
+    from relay.logkey import LOG_FOLDER, log_key_of
 
     if options.last < options.first:
         raise UsageError("--to is before --from", "")

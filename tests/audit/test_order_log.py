@@ -21,7 +21,8 @@ from audit.tlog_proof import verify_proof
 from relay.core.answers import Facts, answer_to
 from relay.core.docket import Order, OrderKind, Scope, ScopeKind
 from relay.home import CARD_NAME, Home, init
-from relay.orders import LOG_FOLDER, Desk, _signer_of
+from relay.logkey import LOG_FOLDER, signer_of
+from relay.orders import Desk
 from relay.tlog import TransparencyLog
 from wire.codec import encode
 from wire.held import column_names
@@ -94,7 +95,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Log:
         desk.open_sealed(2)
         entries = desk.log.entries()
     card = read_card((home.path / CARD_NAME).read_bytes(), "card")
-    return Log(home, card, entries, _signer_of(home))
+    return Log(home, card, entries, signer_of(home))
 
 
 def test_the_honest_log_holds_and_so_does_its_continuation(log: Log) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgpack  # type: ignore[import-untyped]
 import pytest
 
 from tests.blindpost.test_end_to_end import World, enrol, world
@@ -34,6 +35,14 @@ def test_orders_on_a_running_relay_are_answered_logged_and_audited(world: World)
     assert {table.table: len(table.rows) for table in held.tables}["envelopes"] == 1
     assert "enrolled_day" in world.run("mydata", "--read", "omar.held")
 
+    told = world.run("order", "content", *about, "--out", "omar.content")
+    assert "answer: ciphertext" in told
+    unpacker = msgpack.Unpacker(raw=False)
+    unpacker.feed((folder / "omar.content").read_bytes())
+    (row,) = list(unpacker)
+    assert len(row[5]) >= 400
+    assert b"kept by order" not in row[5]
+
     assert "answer: given" in world.run("order", "preservation", *about, "--until", until_day(60))
     world.hear("omar", "kept by order")
     world.run("order", "wholesale", "--home", "relay", "--out", "disclosure")
@@ -44,12 +53,12 @@ def test_orders_on_a_running_relay_are_answered_logged_and_audited(world: World)
 
     assert world.stop_relay() == 0
     world.run("order", "keys", "--home", "relay", "--jurisdiction", "GB", "--secret-until", until_day(90))
-    world.run("order", "open", "4", "--home", "relay", status=69)
+    world.run("order", "open", "5", "--home", "relay", status=69)
     world.run("log", "mirror", "--home", "relay", "--out", "mirror")
     assert "1 sealed" in world.run("log", "verify", "mirror", *CARD)
     world.run("transparency-report", "--home", "relay", "--from", "2020-01-01", "--to", until_day(1), "--out", "report")
-    world.run("order", "open", "4", "--home", "relay", "--lifted")
-    world.run("log", "prove", "3", "--home", "relay", "--out", "leaf.tlog-proof")
+    world.run("order", "open", "5", "--home", "relay", "--lifted")
+    world.run("log", "prove", "4", "--home", "relay", "--out", "leaf.tlog-proof")
     told = world.run(
         *("log", "verify", "relay/transparency", *CARD, "--checkpoint", "mirror/checkpoint"),
         *("--proof", "leaf.tlog-proof", "--report", "report"),

@@ -13,7 +13,8 @@ from relay.core.answers import Facts, answer_to
 from relay.core.docket import Order, OrderKind, OrderState, Scope, ScopeKind
 from relay.core.policy import Decision
 from relay.home import CARD_NAME, init
-from relay.orders import LOG_FOLDER, Desk
+from relay.logkey import LOG_FOLDER
+from relay.orders import Desk
 from tests.client.test_attacks import cheat, ghost_of, leave, pair
 from tests.client.test_device import BO, say
 from tests.client.world import World, run

@@ -17,7 +17,8 @@ from relay.core.answers import NOT_CLAIMED, Facts, Outcome, answer_to
 from relay.core.docket import DocketError, Order, OrderKind, OrderState, Scope, ScopeKind
 from relay.core.policy import Decision
 from relay.home import CARD_NAME, HomeBusy, HomeError, init
-from relay.orders import LOG_FOLDER, LOG_KEY_NAME, Desk, NotFiled, log_key_of
+from relay.logkey import LOG_FOLDER, LOG_KEY_NAME, log_key_of
+from relay.orders import Desk, NotFiled
 from wire.errors import BlindpostError, FormatError
 from wire.leaves import AnswerLeaf, OrderLeaf, SealedLeaf
 

@@ -8,7 +8,7 @@
     DIR/control.sock       0600  while the relay runs (relay/control.py)
     DIR/tls/                     where there is one: the certificates for the broker (wire/broker_tls.py)
     DIR/ended-tenants      0600  where there is one: companies for which the service has ended, one a line
-    DIR/log.key, log.vkey, transparency/, orders/, policy.toml: the public log and the docket (relay/logkey.py, relay/orders.py)
+    DIR/log.key, log.vkey, transparency/, orders/, policy.toml: the public log and the docket (relay/orders.py)
     DIR/lock                     held by whoever serves or changes the home, so that two never do
 
 Rules: files are replaced whole (written beside, flushed to the disk, renamed), so a crash leaves the old or

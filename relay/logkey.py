@@ -12,27 +12,30 @@ from typing import Final
 from relay.home import Home, HomeError, replace_file
 from relay.tlog import TransparencyLog
 from wire.codec import encode
-from wire.errors import FormatError
+from wire.errors import FormatError, SignatureError
 from wire.leaves import begin_log
 from wire.limits import KEY_BYTES
-from wire.note import NoteKey, NoteSigner
+from wire.note import NoteKey, NoteSigner, open_checkpoint
 from wire.signing import SigningKey
 from wire.tiles import CHECKPOINT_NAME
 
 __all__ = [
     "LOG_FOLDER",
     "LOG_KEY_NAME",
-    "LOG_VKEY_NAME",
+    "NEW_KEY_NAME",
     "bounded",
     "ensure_log",
     "log_key_of",
     "origin_of",
+    "settle_key",
     "signer_of",
+    "take_key",
 ]
 
 LOG_FOLDER: Final = "transparency"
 LOG_KEY_NAME: Final = "log.key"
 LOG_VKEY_NAME: Final = "log.vkey"
+NEW_KEY_NAME: Final = "log.key.new"
 
 
 def origin_of(relay_id: bytes) -> str:
@@ -82,17 +85,46 @@ def ensure_log(home: Home, now_s: int, entropy: Callable[[int], bytes]) -> None:
     TransparencyLog.create(folder, signer, [encode(begins)])
 
 
-def signer_of(home: Home) -> NoteSigner:
+def settle_key(home: Home) -> None:
+    """Finish or undo a change of the log's key that a crash has cut short: the checkpoint says which key counts.
+
+    Raises:
+        OSError: a file could not be read or written.
+    """
+    waiting = home.path / NEW_KEY_NAME
+    if not waiting.exists():
+        return
+    note = bounded(home.path / LOG_FOLDER / CHECKPOINT_NAME, CHECKPOINT_NAME, 65_536)
+    try:
+        open_checkpoint(note, signer_of(home, NEW_KEY_NAME).key)
+    except (FormatError, SignatureError):
+        waiting.unlink()
+        return
+    take_key(home)
+
+
+def take_key(home: Home) -> None:
+    """The waiting key is the log's from now on.
+
+    Raises:
+        OSError: a file could not be written.
+    """
+    signer = signer_of(home, NEW_KEY_NAME)
+    replace_file(home.path / LOG_VKEY_NAME, (signer.key.text + "\n").encode(), 0o644)
+    (home.path / NEW_KEY_NAME).replace(home.path / LOG_KEY_NAME)
+
+
+def signer_of(home: Home, name: str = LOG_KEY_NAME) -> NoteSigner:
     """The key with which the log's checkpoints are signed; secret.
 
     Raises:
         FormatError: it is no seed, or others can read it.
         OSError: it cannot be read.
     """
-    path = home.path / LOG_KEY_NAME
+    path = home.path / name
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_mode & 0o077:
-            raise FormatError(LOG_KEY_NAME, "can be read by others; its mode must be 0600", 0o600)
+            raise FormatError(name, "can be read by others; its mode must be 0600", 0o600)
         seed = file.read(KEY_BYTES + 1)
     key = SigningKey(seed)
     # libsodium's secret key is seed and public key, one after the other.

@@ -30,7 +30,16 @@ from relay.core.answers import Answer
 from relay.core.docket import Docket, DocketError, Entry, Order, OrderKind, OrderState, Scope, ScopeKind
 from relay.core.policy import POLICY_BYTES_MAX, Decision, Policy
 from relay.home import Home, HomeBusy, replace_file
-from relay.logkey import LOG_FOLDER, bounded, ensure_log, signer_of
+from relay.logkey import (
+    LOG_FOLDER,
+    LOG_KEY_NAME,
+    NEW_KEY_NAME,
+    bounded,
+    ensure_log,
+    settle_key,
+    signer_of,
+    take_key,
+)
 from relay.tlog import TransparencyLog
 from wire.codec import U64, SecretRecord, decode, encode
 from wire.errors import BlindpostError
@@ -45,11 +54,12 @@ from wire.leaves import (
     OpeningLeaf,
     OrderLeaf,
     SealedLeaf,
+    change_key,
     commitment,
     read_leaf,
     sign_exit,
 )
-from wire.limits import ACCOUNT_BYTES_MAX
+from wire.limits import ACCOUNT_BYTES_MAX, KEY_BYTES
 from wire.note import NoteSigner
 from wire.signing import SigningKey
 from wire.tiles import ENTRY_BYTES_MAX
@@ -148,6 +158,7 @@ class Desk:
         home = Home.open(path)
         with _locked(path):
             ensure_log(home, clock_s(), entropy)
+            settle_key(home)
             signer = signer_of(home)
             log = TransparencyLog.open(path / LOG_FOLDER, signer.key)
             yield cls(home, log, signer, _policy_of(path), clock_s, entropy)
@@ -243,6 +254,25 @@ class Desk:
         if not openings:
             raise NotFiled(f"nothing of order {number} is sealed")
         return [self._append(opening) for opening in openings]
+
+    def change_log_key(self) -> int:
+        """Sign the log with another key from now on; the leaf that says so is signed by both. Returns its place.
+
+        The new key is durable before the leaf is, and counts from the checkpoint on: `settle_key` finishes what a
+        crash cuts short.
+
+        Raises:
+            OSError: it could not be written; the old key counts.
+        """
+        seed = self._entropy(KEY_BYTES)
+        replace_file(self.home.path / NEW_KEY_NAME, seed, 0o600)
+        old = SigningKey((self.home.path / LOG_KEY_NAME).read_bytes())
+        leaf = change_key(self.now_s(), old, SigningKey(seed))
+        self._signer = signer_of(self.home, NEW_KEY_NAME)
+        index = self._append(leaf)
+        self.log.key = self._signer.key
+        take_key(self.home)
+        return index
 
     def check_exit_step(self, jurisdiction: str, step: str, ends_s: int) -> None:
         """Whether a step of leaving a jurisdiction follows from the one before.

@@ -72,6 +72,30 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
     )
     add_home(parser, "the relay's folder")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the copy")
+    parser = add_command(
+        family,
+        "rotate",
+        summary="change the log's key",
+        description=(
+            "Makes another key for the log, and writes a leaf that the old and the new key sign. Readers follow it "
+            "from the relay's card. For when the old key may be known: the relay's process never holds it, its disk does."
+        ),
+        examples=("blindpost log rotate --home relay",),
+        run=_rotate,
+    )
+    add_home(parser, "the relay's folder")
+
+
+def _rotate(options: Options) -> int:
+    import os
+
+    from blindpost.desk import now_s
+    from relay.orders import Desk
+
+    with Desk.at(home_of(options), now_s, os.urandom) as desk:
+        index = desk.change_log_key()
+        print(f"the log is signed by {desk.log.key.text} from leaf {index} on")
+    return ExitStatus.OK
 
 
 def _verify(options: Options) -> int:

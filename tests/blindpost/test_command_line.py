@@ -75,6 +75,7 @@ order exit
 log verify
 log prove
 log mirror
+log rotate
 transparency-report
 mydata
 volunteer

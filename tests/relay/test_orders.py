@@ -129,6 +129,41 @@ def test_a_clock_that_was_put_back_back_dates_nothing(home: Path) -> None:
     assert verified(home).findings == []
 
 
+def test_the_logs_key_changes_and_the_log_goes_on(home: Path) -> None:
+    with desk_at(home) as desk:
+        serve(desk, WHOLESALE)
+        first = desk.log.key
+    note = (home / LOG_FOLDER / "checkpoint").read_bytes()
+    with desk_at(home) as desk:
+        desk.change_log_key()
+        serve(desk, SUBSCRIBER)
+        assert log_key_of(home) == desk.log.key != first
+    log = verified(home, note)
+    assert log.findings == []
+    assert len(log.keys) == 2
+
+
+@pytest.mark.parametrize("point", ["before the leaf", "after the leaf"])
+def test_a_crash_within_a_key_change_leaves_one_key_that_counts(
+    home: Path, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise OSError("power cut")
+
+    monkeypatch.setattr("relay.orders.take_key" if point == "after the leaf" else "relay.orders.change_key", crash)
+    with desk_at(home) as desk:
+        serve(desk, WHOLESALE)
+        with pytest.raises(OSError, match="power cut"):
+            desk.change_log_key()
+    monkeypatch.undo()
+    with desk_at(home) as desk:
+        serve(desk, SUBSCRIBER)
+    assert not (home / "log.key.new").exists()
+    log = verified(home)
+    assert log.findings == []
+    assert len(log.keys) == (2 if point == "after the leaf" else 1)
+
+
 def test_two_desks_do_not_write_one_log(home: Path) -> None:
     with desk_at(home), pytest.raises(HomeBusy), desk_at(home):
         raise AssertionError("not reached")

@@ -22,6 +22,7 @@ from relay.core.links import Link
 from relay.core.mailboxes import Held, Mailbox, Mailboxes
 from relay.log import RelayLog
 from relay.store.protocol import StoreError
+from relay.store.sqlite import SqliteStore
 from sim.engine.disk import Disk, SimulatedStore
 from sim.engine.handset import Handset
 from sim.engine.machine import Machine
@@ -231,6 +232,20 @@ def _ack_not_erased() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _bytes_left_in_file() -> Iterator[None]:
+    """A database that unlinks what it deletes, and does not overwrite it."""
+    connect = SqliteStore._connect
+
+    def careless(store: SqliteStore) -> Any:
+        connection = connect(store)
+        connection.execute("PRAGMA secure_delete = OFF")
+        return connection
+
+    with replaced(SqliteStore, "_connect", careless):
+        yield
+
+
 # ---- quotas
 
 
@@ -316,6 +331,7 @@ def _bugs() -> Iterator[Bug]:
     yield Bug("commit-dated-back", appends, "headers follow the clock when it jumps back", _commit_dated_back)
     yield Bug("ack-lost-on-restart", acks, "erasures are written behind, a crash loses them", _ack_lost_on_restart)
     yield Bug("ack-not-erased", acks, "an acked envelope gets a tombstone and stays", _ack_not_erased)
+    yield Bug("bytes-left-in-file", acks, "SQLite without secure_delete", _bytes_left_in_file)
     yield Bug(
         "quota-not-counted-after-restart",
         quota,

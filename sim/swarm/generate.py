@@ -66,7 +66,7 @@ def _relay(rng: random.Random) -> Tree:
         # Tombstones count too, and live until their expiry: a small quota is full for good.
         "mailbox_envelopes_max": rng.choice((10, 30, 10_000, 10_000)),
         "mailbox_bytes_max": rng.choice((400_000, 256 * 1024 * 1024, 256 * 1024 * 1024)),
-        "store": "sqlite" if rng.random() < 0.05 else "memory",
+        "store": "sqlite" if rng.random() < 0.1 else "memory",
     }
 
 

@@ -116,6 +116,8 @@ class _Run:
         bodies = self._store.read([row.seq for row in snapshot.envelopes])
         witness.check_store(snapshot, bodies)
         witness.check_log(self._log_path.read_bytes())
+        self._store.checkpoint()
+        witness.check_erased(b"".join(path.read_bytes() for path in self._store.paths()))
         twice = ledger.total("shown_twice")
         if twice:
             witness.violated(Invariant.SHOWN_ONCE, f"{twice} messages were shown twice on a device")

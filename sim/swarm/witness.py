@@ -43,6 +43,8 @@ __all__ = ["Invariant", "Violation", "Witness"]
 
 TOMBSTONE_BYTES: Final = 128
 _VIOLATIONS_MAX: Final = 20
+_RUN_BYTES: Final = 32
+"""So many bytes of a body name it; they are random."""
 _NOTHING: Final = bytes(HASH_BYTES)
 
 
@@ -101,6 +103,7 @@ class Witness:
         self._mark = mark
         self._submits: dict[tuple[bytes, int], tuple[Envelope, ...]] = {}
         self._acks: dict[tuple[bytes, int], Ack] = {}
+        self._runs: dict[tuple[bytes, bytes], bytes] = {}
         self._rows: dict[int, tuple[bytes, bytes, int]] = {}
         self._held: dict[tuple[bytes, bytes], int] = {}
         self._stones: dict[int, bytes] = {}
@@ -173,6 +176,8 @@ class Witness:
         for command in commands:
             if isinstance(command, Submit):
                 self._submits[tag, command.ref] = command.envelopes
+                for one in command.envelopes:
+                    self._runs[one.mailbox, one.envelope_id] = one.body[-_RUN_BYTES:]
             elif isinstance(command, Ack):
                 self._acks[tag, command.ref] = command
 
@@ -322,6 +327,12 @@ class Witness:
         for table in ("tombstones", "commits", "mailboxes", "lists", "prekeys", "tenants", "used_tokens"):
             for row in getattr(snapshot, table):
                 self._search(encode(list(row)), f"a row of {table}")
+
+    def check_erased(self, raw: bytes) -> None:
+        """Search the raw bytes of a store, after its checkpoint, for what was acked."""
+        for key in self.acked:
+            if self._runs[key] in raw:
+                self.violated(Invariant.ACK_HONOURED, f"bytes of {key[1].hex()} are in the store's file after its ack")
 
     def check_log(self, log: bytes) -> None:
         """Search the log, in more than one spelling."""

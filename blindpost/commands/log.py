@@ -78,7 +78,8 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
         summary="change the log's key",
         description=(
             "Makes another key for the log, and writes a leaf that the old and the new key sign. Readers follow it "
-            "from the relay's card. For when the old key may be known: the relay's process never holds it, its disk does."
+            "from the relay's card. For when the old key may be known: the relay's process never holds it, its disk "
+            "does."
         ),
         examples=("blindpost log rotate --home relay",),
         run=_rotate,

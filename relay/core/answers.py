@@ -219,7 +219,7 @@ def _weakness(order: Order, honoured: bool, facts: Facts) -> tuple[Outcome, str]
 def _ghost(order: Order, honoured: bool, facts: Facts) -> tuple[Outcome, str]:
     return Outcome.REFUSED, (
         "No device was added. A device list counts only with the signature of the account's own key, which the relay "
-        "does not hold: senders refuse a list that lacks it, and the person's devices see every list that does not."
+        "does not hold, and senders refuse a list that lacks it: the attempt is an error at each of them, at once."
     )
 
 

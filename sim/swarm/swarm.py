@@ -11,8 +11,9 @@ import copy
 import multiprocessing
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,7 +27,7 @@ from sim.swarm.witness import Invariant, Violation
 __all__ = ["Finding", "SwarmReport", "find_bug", "run_swarm", "try_seed"]
 
 Progress = Callable[[str, int, int], None]
-_AHEAD: Final = 2
+_AHEAD: Final = 4
 _SHRINK_S_MAX: Final = 60.0
 
 
@@ -153,21 +154,21 @@ def _trials(seeds: range, bug: str, until_s: float, workers: int) -> Iterator[tu
     todo = iter(seeds)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        running: dict[Future[Trial], int] = {}
+        # In the order of the seeds, so that the first finding does not depend on who was faster.
+        running: deque[tuple[int, Future[Trial]]] = deque()
         try:
             while True:
                 while len(running) < workers * _AHEAD and time.monotonic() < until_s:
                     following = next(todo, None)
                     if following is None:
                         break
-                    running[pool.submit(try_seed, following, bug)] = following
+                    running.append((following, pool.submit(try_seed, following, bug)))
                 if not running:
                     return
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in sorted(done, key=lambda one: running[one]):
-                    yield running.pop(future), future.result()
+                seed, future = running.popleft()
+                yield seed, future.result()
         finally:
-            for future in running:
+            for _seed, future in running:
                 future.cancel()
 
 

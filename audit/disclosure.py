@@ -87,6 +87,9 @@ class Disclosure:
             raise DisclosureError(str(self.root), f"no directory that can be read ({_reason(error)})") from None
         try:
             self._list(descriptor, "", 0, [0])
+        except BaseException:
+            self._stack.close()
+            raise
         finally:
             os.close(descriptor)
         return self

@@ -174,8 +174,10 @@ class TestDirectory:
     def test_too_many_files(self, tmp_path: Path, relay: HonestRelay) -> None:
         for i in range(1001):
             (tmp_path / str(i)).touch()
+        before = len(os.listdir("/proc/self/fd"))
         with pytest.raises(AuditError, match="more than 1000 entries"):
             audit.run(tmp_path, card=relay.card)
+        assert len(os.listdir("/proc/self/fd")) == before
 
     def test_names_that_drive_a_terminal_are_shown_harmless(self, tmp_path: Path, relay: HonestRelay) -> None:
         relay.disclose(tmp_path / "d")

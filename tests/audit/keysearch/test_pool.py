@@ -40,7 +40,7 @@ def test_workers_end_when_their_parent_is_killed() -> None:
         "import os, time\n"
         "from audit.keysearch.pool import spread\n"
         "def work(_):\n"
-        "    print(os.getpid(), flush=True)\n"
+        "    os.write(1, b'%d\\n' % os.getpid())\n"
         "    time.sleep(0.3)\n"
         "    return 0\n"
         "list(spread(range(10_000), work, 2))\n"

@@ -76,6 +76,8 @@ class Disclosure:
     """The orderer's files: whoever made the directory may have laid them there, so they are searched as well."""
     too_large: list[Problem] = field(default_factory=list)
     """Files that are not read because they pass the bound."""
+    is_cut_off: bool = False
+    """There are more entries than are looked at."""
     digests: dict[str, bytes] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
@@ -106,7 +108,8 @@ class Disclosure:
             path = prefix + name
             seen[0] += 1
             if seen[0] > ENTRIES_MAX:
-                raise DisclosureError("directory", f"more than {ENTRIES_MAX} entries")
+                self.is_cut_off = True
+                return
             mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
             try:
                 if stat.S_ISDIR(mode):

@@ -139,6 +139,8 @@ def check_files(case: Case, outcome: Outcome) -> None:
         outcome.fail(problem.path, problem.text)
     for problem in disclosure.too_large:
         outcome.miss(f"{problem.path}: {problem.text}; {THOROUGH}")
+    if disclosure.is_cut_off:
+        outcome.miss(f"the whole directory: more than {names.ENTRIES_MAX:,} entries, the others were not looked at")
     _check_beside(case, outcome)
     allowed = {*names.REQUIRED, *names.MEMORY}
     present = {*disclosure.files, *(problem.path for problem in disclosure.too_large)} - {names.MANIFEST, *names.BESIDE}

@@ -172,12 +172,16 @@ class TestDirectory:
         assert "nested deeper" in findings_of(report, "manifest.files")
 
     def test_too_many_files(self, tmp_path: Path, relay: HonestRelay) -> None:
+        relay.disclose(tmp_path / "d")
         for i in range(1001):
-            (tmp_path / str(i)).touch()
+            (tmp_path / "d" / f"z{i}").touch()
         before = len(os.listdir("/proc/self/fd"))
-        with pytest.raises(AuditError, match="more than 1000 entries"):
-            audit.run(tmp_path, card=relay.card)
+        report = audit.run(tmp_path / "d", card=relay.card)
         assert len(os.listdir("/proc/self/fd")) == before
+        (outcome,) = (outcome for outcome in report.outcomes if outcome.about.check_id == "manifest.files")
+        assert any("more than 1,000 entries" in text for text in outcome.missing)
+        assert report.failed == ("manifest.files",), "those that were looked at are not of the manifest"
+        assert report.verdict is Verdict.NOT_BLIND
 
     def test_names_that_drive_a_terminal_are_shown_harmless(self, tmp_path: Path, relay: HonestRelay) -> None:
         relay.disclose(tmp_path / "d")

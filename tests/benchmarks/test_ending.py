@@ -12,7 +12,6 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.processes import family_of
-from benchmarks.servers import missing_broker
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 60.0
@@ -32,8 +31,6 @@ def runs(pid: int) -> bool:
     "words", [("benchmarks", *SOAK), ("benchmarks.reference", "soak"), ("blindpost", "bench", *SOAK)]
 )
 def test_a_terminated_run_leaves_no_server_behind(words: tuple[str, ...], tmp_path: Path) -> None:
-    if missing_broker("nats") is not None:
-        pytest.skip("nats-server is not installed")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
     run = subprocess.Popen(
         [sys.executable, "-m", *words],

@@ -85,8 +85,6 @@ def test_the_relay_at_work_and_its_twins(tmp_path: Path, store: type[SqliteStore
     ],
 )
 def test_a_broker_keeps_no_packet_and_what_it_must_remember_at_qos_1(tmp_path: Path, name: str, file: str) -> None:
-    if not brokers.is_there(name):
-        pytest.skip(f"{name} is not installed")
     kept = brokers.kept_by(name, tmp_path)
     assert kept.packets > 10
     assert kept.left == {}

@@ -28,7 +28,7 @@ blockquote{margin:.4rem 0;padding:.3rem .9rem;border-left:4px solid var(--bad);b
 font-family:Georgia,serif;overflow-wrap:anywhere}
 blockquote footer{font:.8rem system-ui,sans-serif;padding:0}
 .facts-of{margin-top:1.4rem;font-size:.9rem}
-.overview td:not(:nth-child(3)){white-space:nowrap}
+.overview td:not(:nth-child(3)),.overview th{white-space:nowrap}
 details{margin:.5rem 0}
 summary{cursor:pointer;color:var(--soft);font-size:.9rem}
 @media print{details{display:block} details>*{display:block} }

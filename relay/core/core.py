@@ -14,7 +14,7 @@ may still fail; a receipt is given only in `committed`; what does not fit a queu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 
 from relay.core.batch import Refused, Seqs, Staged
@@ -423,6 +423,19 @@ class RelayCore:
 
     @property
     def time_ms(self) -> int:
+    def release(self, leaf: int, instead: Mapping[bytes, tuple[int, int]]) -> None:
+        """End what an order preserves before its day (preservation.py); goes into the next batch.
+
+        Args:
+            leaf: the order's in the public log.
+            instead: mailboxes for which another order stands: until when, Unix time in seconds, and its leaf.
+        """
+        self._mailboxes.preservations.release(leaf, instead)
+
+    def preserving(self) -> frozenset[int]:
+        """The leaves of the orders by which something is preserved now."""
+        return self._mailboxes.preservations.leaves()
+
         """The time below which no commit will be dated."""
         return self._log.time_ms
 

@@ -4,12 +4,14 @@ An acknowledgement or withdrawal counts as always: the message is not delivered 
 the row with its ciphertext stays, until the preservation ends; what expires meanwhile is not delivered either, and
 stays as well. The statement is a row of the table `relay` (protocol.md section 9): the mailbox in hexadecimal, and
 u64(until) ‖ u64(leaf of the order in the public log), so that a verifier sees why these rows are still here.
+An order that is taken back ends before its day; a mailbox for which another order stands goes on under that one.
 
 mailboxes.py asks here; nothing else in the core does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -77,6 +79,7 @@ class Preservations:
     def __init__(self, mailboxes: Mailboxes, rows: dict[str, bytes]) -> None:
         self._mailboxes = mailboxes
         self._asked: list[tuple[tuple[bytes, ...], int, int]] = []
+        self._taken_back: list[tuple[int, Mapping[bytes, tuple[int, int]]]] = []
         self.preserved: dict[bytes, Mailbox] = {}
         for name, value in rows.items():
             if name in _FIXED:
@@ -98,13 +101,28 @@ class Preservations:
             raise FormatError("preservation", "names a mailbox that is not there")
         self._asked.append((mailbox_ids, until_s, leaf))
 
+    def release(self, leaf: int, instead: Mapping[bytes, tuple[int, int]]) -> None:
+        """End from the next batch on what an order preserves, before its day: the authority has taken it back.
+
+        Args:
+            leaf: the order's in the public log.
+            instead: mailboxes for which another order stands: until when, Unix time in seconds, and its leaf.
+        """
+        self._taken_back.append((leaf, dict(instead)))
+
+    def leaves(self) -> frozenset[int]:
+        """The leaves of the orders by which something is preserved now."""
+        return frozenset(_of(mailbox).leaf for mailbox in self.preserved.values())
+
     def is_due(self, now_s: int) -> bool:
         """Tell whether one begins or ends now."""
-        return bool(self._asked) or any(self._until_s(mailbox) <= now_s for mailbox in self.preserved.values())
+        if self._asked or self._taken_back:
+            return True
+        return any(_of(mailbox).until_s <= now_s for mailbox in self.preserved.values())
 
     def next_end_s(self) -> int | None:
         """When the next one ends, Unix time in seconds."""
-        return min((self._until_s(mailbox) for mailbox in self.preserved.values()), default=None)
+        return min((_of(mailbox).until_s for mailbox in self.preserved.values()), default=None)
 
     def stage(self, staged: Staged, now_s: int, room: int) -> int:
         """Begin and end what is due; return how many rows more this batch may erase."""
@@ -114,7 +132,8 @@ class Preservations:
         for mailbox_ids, until_s, leaf in asked:
             for mailbox_id in mailbox_ids:
                 self._begin(staged, self._mailboxes.by_id[mailbox_id], until_s, leaf)
-        for mailbox in [one for one in self.preserved.values() if self._until_s(one) <= now_s]:
+        self._take_back(staged, now_s)
+        for mailbox in [one for one in self.preserved.values() if _of(one).until_s <= now_s]:
             room = self._end(staged, mailbox, room)
             if not room:
                 break
@@ -122,16 +141,30 @@ class Preservations:
 
     def _begin(self, staged: Staged, mailbox: Mailbox, until_s: int, leaf: int) -> None:
         before = mailbox.preservation
-        name, value = statement(mailbox.id, until_s, leaf)
         if before is None:
-            mailbox.preservation = Preservation(until_s, leaf)
             self._mailboxes.stop_closing(mailbox)
-        elif until_s <= before.until_s:
-            return
-        else:
-            mailbox.preservation = Preservation(until_s, leaf, before.kept, before.suspended)
+            self._state(staged, mailbox, Preservation(until_s, leaf))
+        elif until_s > before.until_s:
+            self._state(staged, mailbox, Preservation(until_s, leaf, before.kept, before.suspended))
+
+    def _take_back(self, staged: Staged, now_s: int) -> None:
+        taken_back, self._taken_back = self._taken_back, []
+        if taken_back:
+            staged.undo.append(lambda: self._taken_back.extend(taken_back))
+        for leaf, instead in taken_back:
+            for mailbox in [one for one in self.preserved.values() if _of(one).leaf == leaf]:
+                before = _of(mailbox)
+                # The end is stated first: after a crash while rows are erased the rest of them is due.
+                until_s, by = instead.get(mailbox.id, (min(before.until_s, now_s), leaf))
+                self._state(staged, mailbox, Preservation(until_s, by, before.kept, before.suspended))
+
+    def _state(self, staged: Staged, mailbox: Mailbox, preservation: Preservation) -> None:
+        """Put a preservation in the place of the one before, and its row in the place of that one's."""
+        before = mailbox.preservation
+        name, value = statement(mailbox.id, preservation.until_s, preservation.leaf)
+        mailbox.preservation = preservation
         self.preserved[mailbox.id] = mailbox
-        staged.batch.statements_erased.append(name)
+        self._unstate(staged, name)
         staged.batch.statements.append((name, value))
 
         def undo() -> None:
@@ -141,6 +174,13 @@ class Preservations:
                 self._mailboxes.close_if_closed(mailbox)
 
         staged.undo.append(undo)
+
+    @staticmethod
+    def _unstate(staged: Staged, name: str) -> None:
+        """Take a row away: the stored one, and one that this very batch would have written."""
+        batch = staged.batch
+        batch.statements = [row for row in batch.statements if row[0] != name]
+        batch.statements_erased.append(name)
 
     def _end(self, staged: Staged, mailbox: Mailbox, room: int) -> int:
         """Erase what was kept, as much as one batch may; the last batch of them takes the statement away."""
@@ -153,7 +193,7 @@ class Preservations:
         staged.undo.append(lambda: kept.__setitem__(slice(0, 0), some))
         if kept:
             return 0
-        staged.batch.statements_erased.append(mailbox.id.hex())
+        self._unstate(staged, mailbox.id.hex())
         mailbox.preservation = None
         del self.preserved[mailbox.id]
         staged.released.append((mailbox, preservation))
@@ -165,7 +205,7 @@ class Preservations:
         staged.undo.append(undo)
         return room - len(some)
 
-    @staticmethod
-    def _until_s(mailbox: Mailbox) -> int:
-        assert mailbox.preservation is not None
-        return mailbox.preservation.until_s
+
+def _of(mailbox: Mailbox) -> Preservation:
+    assert mailbox.preservation is not None
+    return mailbox.preservation

@@ -142,3 +142,76 @@ def test_a_mailbox_that_is_not_there_cannot_be_preserved() -> None:
 def test_a_row_that_states_nothing_is_refused(bend: Callable[[str, bytes], tuple[str, bytes]]) -> None:
     with pytest.raises(FormatError):
         read_statement(*bend(*statement(b"\xab" * 16, 5, 6)))
+
+
+def released(pair: Pair, leaf: int, instead: dict[bytes, tuple[int, int]] | None = None) -> None:
+    pair.world.core.release(leaf, instead or {})
+    pair.world.run()
+
+
+def test_a_preservation_that_is_taken_back_erases_what_it_kept_and_lets_the_rest_expire() -> None:
+    pair, mails = preserved(3, days=60)
+    pair.world.send(pair.bob, pair.world.ack(pair.bob, mails[0]))
+    released(pair, 7)
+    assert rows(pair) == (2, 1)
+    assert pair.world.core.preserving() == frozenset()
+    assert set(pair.world.store.load().relay) == {"relay_id", "partition", "format"}
+    pair.world.send(pair.bob, pair.world.ack(pair.bob, mails[1]))
+    assert rows(pair) == (1, 2), "deletion goes on"
+    pair.world.after(31 * DAY_S * 1_000)
+    assert rows(pair) == (0, 0)
+
+
+def test_taking_back_one_order_ends_no_other() -> None:
+    pair, mails = preserved(days=60)
+    pair.world.send(pair.bob, pair.world.ack(pair.bob, mails[0]))
+    released(pair, 8)
+    assert rows(pair) == (2, 1)
+    assert pair.world.core.preserving() == {7}
+
+
+def test_where_another_order_stands_it_goes_on_under_that_one() -> None:
+    pair, mails = preserved(days=60)
+    pair.world.send(pair.bob, pair.world.ack(pair.bob, mails[0]))
+    until_s = pair.world.now_s + 40 * DAY_S
+    released(pair, 7, {pair.bob.mailbox: (until_s, 9)})
+    assert rows(pair) == (2, 1)
+    assert pair.world.core.preserving() == {9}
+    pair.world.restart()
+    pair.world.after(39 * DAY_S * 1_000)
+    assert rows(pair) == (2, 1)
+    pair.world.after(2 * DAY_S * 1_000)
+    assert rows(pair) == (0, 0)
+
+
+def test_a_crash_while_what_was_kept_is_erased_does_not_preserve_it_again() -> None:
+    pair, mails = preserved(5, config=CoreConfig(batch_erasures_max=2))
+    pair.world.send(pair.bob, pair.world.ack(pair.bob, *mails))
+    pair.world.core.release(7, {})
+    batch = pair.world.core.take_batch(pair.world.now_ms)
+    assert batch is not None
+    pair.world.store.commit(batch)
+    assert rows(pair) == (3, 5)
+    pair.world.restart()
+    pair.world.after(1_000)
+    assert rows(pair)[0] == 0
+
+
+def test_a_failed_commit_takes_nothing_back_and_the_next_does() -> None:
+    pair, mails = preserved()
+    pair.world.send(pair.bob, pair.world.ack(pair.bob, mails[0]))
+    pair.world.fail = 1
+    released(pair, 7)
+    assert rows(pair) == (2, 1)
+    assert pair.world.core.preserving() == {7}
+    pair.world.after(2_000)
+    assert rows(pair) == (1, 1)
+
+
+def test_what_is_asked_twice_before_a_batch_is_stated_once() -> None:
+    pair, _ = preserved(days=1)
+    for days in (60, 90):
+        pair.world.core.preserve((pair.bob.mailbox,), pair.world.now_s + days * DAY_S, days)
+    batch = pair.world.core.take_batch(pair.world.now_ms)
+    assert batch is not None
+    assert [name for name, _ in batch.statements] == [pair.bob.mailbox.hex()]

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 
 from relay.core.batch import Refused, Seqs, Staged
+from relay.core.belongings import Belongings
 from relay.core.commands import ANSWERED, DEFERRED, Commands
 from relay.core.commitlog import CommitLog, paths_in
 from relay.core.delivery import Deliveries
@@ -81,6 +82,7 @@ class RelayCore:
         self._log = CommitLog(identity.relay_id, identity.partition, snapshot)
         self._mailboxes = Mailboxes(config, snapshot, self._log, self._seqs)
         self._directory = Directory(snapshot, self._mailboxes, self._seqs)
+        self.belongings = Belongings(self._mailboxes, self._directory, config.tombstone_bytes)
         self._links = Links(
             config,
             self.counters,
@@ -421,8 +423,6 @@ class RelayCore:
         """
         self._mailboxes.preservations.ask(mailbox_ids, until_s, leaf)
 
-    @property
-    def time_ms(self) -> int:
     def release(self, leaf: int, instead: Mapping[bytes, tuple[int, int]]) -> None:
         """End what an order preserves before its day (preservation.py); goes into the next batch.
 
@@ -436,6 +436,8 @@ class RelayCore:
         """The leaves of the orders by which something is preserved now."""
         return self._mailboxes.preservations.leaves()
 
+    @property
+    def time_ms(self) -> int:
         """The time below which no commit will be dated."""
         return self._log.time_ms
 

@@ -69,6 +69,8 @@ class Account:
     day: int = 0
     """The day of `versions_today` (not kept over a restart)."""
     versions_today: int = 0
+    list_rows: tuple[int, ...] = ()
+    """The `seq` of each version's row."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +105,8 @@ class Directory:
         self._used_tokens: dict[bytes, UsedTokenRow] = {row.nonce: row for row in snapshot.used_tokens}
         self.accounts: dict[str, Account] = {}
         self.devices: dict[bytes, Device] = {}
+        self.former: dict[str, list[Mailbox]] = {}
+        """Mailboxes of an account that its list does not name any more."""
         self._device_keys_used = {row.device_key for row in snapshot.mailboxes}
         for account, row in {row.account: row for row in snapshot.lists}.items():
             signed = decode(SignedList, row.signed_list, "lists")
@@ -115,6 +119,12 @@ class Directory:
                 self.devices[entry.device_key] = Device(account, boxes[entry.mailbox])
         for prekey in snapshot.prekeys:
             self._load_prekey(prekey)
+        for row in snapshot.lists:
+            self.accounts[row.account].list_rows += (row.seq,)
+        for mailbox in mailboxes.by_id.values():
+            of = self.accounts.get(mailbox.account)
+            if of is None or mailbox.id not in of.mailboxes:
+                self.former.setdefault(mailbox.account, []).append(mailbox)
 
     def _load_prekey(self, row: PrekeyRow) -> None:
         device = self.devices.get(row.device_key)
@@ -281,6 +291,7 @@ class Directory:
                 if mailbox_id not in boxes:
                     self._remove_device(staged, mailbox)
         row = ListRow(seqs.take("lists"), devices.account, devices.version, encode(signed))
+        account.list_rows = (*before.list_rows, row.seq) if before else (row.seq,)
         staged.batch.lists.append(row)
 
     def _add_device(self, staged: Staged, device_key: bytes, mailbox: Mailbox, now_s: int) -> None:
@@ -301,10 +312,13 @@ class Directory:
     def _remove_device(self, staged: Staged, mailbox: Mailbox) -> None:
         device = self.devices.pop(mailbox.device_key)
         mailbox.closed = True
+        former = self.former.setdefault(mailbox.account, [])
+        former.append(mailbox)
 
         def undo() -> None:
             self.devices[mailbox.device_key] = device
             mailbox.closed = False
+            former.remove(mailbox)
 
         staged.undo.append(undo)
         staged.closed.append(mailbox)

@@ -26,6 +26,7 @@ __all__ = [
     "UsedTokenRow",
     "RotationRow",
     "Snapshot",
+    "RowNumbers",
     "Read",
     "Batch",
     "CoreCounters",
@@ -270,6 +271,17 @@ class Snapshot:
     tenants: list[TenantRow] = field(default_factory=list)
     used_tokens: list[UsedTokenRow] = field(default_factory=list)
     rotations: list[RotationRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class RowNumbers:
+    """Some rows of the tables that name a person, a device or a mailbox of one, by `seq`, ascending in each."""
+
+    mailboxes: tuple[int, ...] = ()
+    lists: tuple[int, ...] = ()
+    prekeys: tuple[int, ...] = ()
+    envelopes: tuple[int, ...] = ()
+    tombstones: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from relay.core.events import Batch, Snapshot
+from relay.core.events import Batch, RowNumbers, Snapshot
 
 __all__ = ["CHECKPOINT_COMMITS", "Store", "StoreError"]
 
@@ -33,6 +33,12 @@ class Store(Protocol):
 
     def load(self) -> Snapshot:
         """Return all that is held but the bodies."""
+
+    def rows(self, numbers: RowNumbers) -> Snapshot:
+        """Return these rows alone, as of one moment, with no bodies; what is not there is left out.
+
+        It costs what is asked for, whatever else is held.
+        """
 
     def begin(self, batch: Batch) -> None:
         """Apply a batch without making it durable yet; `commit` of the same batch must follow, and nothing between.

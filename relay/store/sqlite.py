@@ -26,6 +26,7 @@ from relay.core.events import (
     MailboxRow,
     PrekeyRow,
     RotationRow,
+    RowNumbers,
     Snapshot,
     TenantRow,
     TombstoneRow,
@@ -41,6 +42,7 @@ Row = TypeVar("Row")
 # SQLite allows 32,766 variables; fewer keep statements small enough to be prepared once.
 _READ_AT_ONCE = 256
 _CACHE_KIB = 16_384
+_ENVELOPES_INDEX = "SELECT seq, mailbox, number, envelope_id, expiry, commit_index, leaf, length(body) FROM envelopes"
 
 
 class SqliteStore:
@@ -129,11 +131,7 @@ class SqliteStore:
             db = self._writer
             return Snapshot(
                 dict(db.execute("SELECT name, value FROM relay ORDER BY seq")),
-                _rows(
-                    db,
-                    "SELECT seq, mailbox, number, envelope_id, expiry, commit_index, leaf, length(body) FROM envelopes",
-                    EnvelopeIndexRow._make,
-                ),
+                _rows(db, _ENVELOPES_INDEX, EnvelopeIndexRow._make),
                 _rows(db, "SELECT * FROM tombstones", TombstoneRow._make),
                 _rows(db, "SELECT * FROM commits", CommitRow._make),
                 _rows(db, "SELECT * FROM mailboxes", MailboxRow._make),
@@ -143,6 +141,26 @@ class SqliteStore:
                 _rows(db, "SELECT * FROM used_tokens", UsedTokenRow._make),
                 _rows(db, "SELECT * FROM rotations", RotationRow._make),
             )
+
+    def rows(self, numbers: RowNumbers) -> Snapshot:
+        """Return these rows alone, as of one moment, with no bodies; on the connection that reads."""
+        with self._using("rows"), self._one_moment() as db:
+            return Snapshot(
+                envelopes=_numbered(db, _ENVELOPES_INDEX, numbers.envelopes, EnvelopeIndexRow._make),
+                tombstones=_numbered(db, "SELECT * FROM tombstones", numbers.tombstones, TombstoneRow._make),
+                mailboxes=_numbered(db, "SELECT * FROM mailboxes", numbers.mailboxes, MailboxRow._make),
+                lists=_numbered(db, "SELECT * FROM lists", numbers.lists, ListRow._make),
+                prekeys=_numbered(db, "SELECT * FROM prekeys", numbers.prekeys, PrekeyRow._make),
+            )
+
+    @contextmanager
+    def _one_moment(self) -> Iterator[sqlite3.Connection]:
+        db = self._reader
+        db.execute("BEGIN")
+        try:
+            yield db
+        finally:
+            db.execute("COMMIT")
 
     def begin(self, batch: Batch) -> None:
         """Apply a batch in a transaction that `commit` ends.
@@ -290,6 +308,17 @@ def _as_store_error(what: str) -> Iterator[None]:
 def _rows(db: sqlite3.Connection, query: str, make: Callable[[Sequence[object]], Row]) -> list[Row]:
     # Tables are in the order of their integer primary key, so that no ORDER BY need be paid for.
     return [make(row) for row in db.execute(query)]
+
+
+def _numbered(
+    db: sqlite3.Connection, query: str, seqs: Sequence[int], make: Callable[[Sequence[object]], Row]
+) -> list[Row]:
+    found: list[Row] = []
+    for start in range(0, len(seqs), _READ_AT_ONCE):
+        some = seqs[start : start + _READ_AT_ONCE]
+        marks = ",".join("?" * len(some))
+        found.extend(make(row) for row in db.execute(f"{query} WHERE seq IN ({marks}) ORDER BY seq", some))
+    return found
 
 
 def _restate(db: sqlite3.Connection, batch: Batch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from relay.core import Batch, RelayCore, Snapshot
+from relay.core.events import RowNumbers
 from relay.store.protocol import Store, StoreError
 from relay.transport.loopback import Network
 
@@ -79,6 +80,10 @@ class ObservedDisk:
     def load(self) -> Snapshot:
         """All that is held but the bodies."""
         return self.inner.load()
+
+    def rows(self, numbers: RowNumbers) -> Snapshot:
+        """As the store."""
+        return self.inner.rows(numbers)
 
     def begin(self, batch: Batch) -> None:
         """Begin a batch, or fail."""

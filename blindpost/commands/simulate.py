@@ -23,12 +23,15 @@ _EXAMPLES = (
     "blindpost simulate --swarm 1000 --minutes 10",
     "blindpost simulate --all-bugs --minutes 10",
 )
+_REPORT_FOLDER = "transparency-report"
+_DAY_S = 86_400
 _DESCRIPTION = (
     "Run a scenario (docs/scenarios.md): countries, companies, people, networks and disks that fail, orders, and what "
     "must hold. The relay is the real one, the time is not. The same seed gives the same run. Exit status 0 only if "
-    "every assertion holds, 1 if one does not. With --out, DIR gets a timeline page, CSV files, a summary, and every "
-    "order's disclosure with its audit. --swarm runs random scenarios with random faults against invariants instead, "
-    "and prints and shrinks each seed that fails; --bug and --all-bugs show that planted bugs are found."
+    "every assertion holds, 1 if one does not. With --out, DIR gets a timeline page, CSV files, a summary, every "
+    "order's disclosure with its audit, the relay's public log, and the transparency report made from that. --swarm "
+    "runs random scenarios with random faults against invariants instead, and prints and shrinks each seed that fails; "
+    "--bug and --all-bugs show that planted bugs are found."
 )
 
 
@@ -159,11 +162,36 @@ def _simulate(scenario: "Scenario", seed: int | None, out: Path, *, keep: bool) 
 
         outcome = run(scenario, out, seed=seed, progress=progress)
     if keep:
-        write_report(outcome, out)
+        write_report(outcome, out, _write_transparency(outcome, out))
     _show(outcome, Console(highlight=False, soft_wrap=True))
     if keep:
         print(f"\n{out}/timeline.html: what happened, on one page")
     return ExitStatus.OK if outcome.held else ExitStatus.NOT_BLIND
+
+
+def _write_transparency(outcome: "Outcome", out: Path) -> str:
+    """Make the transparency report of the simulated relay from its log alone; returns the page, empty if there is none.
+
+    The period is that of the run. A log that does not hold gives no report: the timeline says what is wrong with it.
+    """
+    from audit.material import CARD_BYTES_MAX, read_card
+    from audit.order_log import verify_log
+    from blindpost.files import read_bounded, write_new
+    from blindpost.transparency import files_of
+    from relay.home import CARD_NAME
+    from relay.logkey import LOG_FOLDER
+
+    card = read_card(read_bounded(out / CARD_NAME, "relay card", CARD_BYTES_MAX), CARD_NAME)
+    log = verify_log(out / LOG_FOLDER, card)
+    if not log.holds:
+        return ""
+    folder = out / _REPORT_FOLDER
+    folder.mkdir()
+    first_s = outcome.scenario.start.unix_s // _DAY_S * _DAY_S
+    last_s = outcome.log.readings[-1].at_s // _DAY_S * _DAY_S
+    for name, data in files_of(log, first_s, last_s).items():
+        write_new(folder / name, data, secret=False)
+    return f"{_REPORT_FOLDER}/report.html"
 
 
 def _show(outcome: "Outcome", console: "object") -> None:
@@ -191,6 +219,13 @@ def _show(outcome: "Outcome", console: "object") -> None:
         if served.disclosed is not None:
             found = f"{served.disclosed.verdict}, {served.disclosed.messages_read} contents read"
             console.print(f"  {served.order.id}: disclosure {found}", markup=False)
+    log = outcome.log
+    state = "holds" if log.holds else "DOES NOT HOLD"
+    console.print(
+        f"  public log: {log.readings[-1].size} leaves, root {log.readings[-1].root[:16]}…; read {len(log.readings)} "
+        f"times, {state}",
+        markup=False,
+    )
     console.print()
     for one in outcome.checks:
         style = "green" if one.held else "bold red"

@@ -2,6 +2,7 @@
 
 from sim.engine.outcome import Checked, Outcome, ServedOrder
 from sim.engine.traffic import HOUR_S
+from sim.orders.reading import PublicLog
 from sim.orders.service import state_on
 from sim.scenario.timeline import (
     Answered,
@@ -10,6 +11,7 @@ from sim.scenario.timeline import (
     BacklogBelow,
     FaultsHappened,
     GhostRefused,
+    LogComplete,
     NoneDeliveredTwice,
     NoneLost,
     NothingRead,
@@ -59,6 +61,8 @@ def _result(outcome: Outcome, check: Assertion) -> tuple[str, bool, str]:
             return f"{order} as {wanted}", answer == wanted, answer
         case GhostRefused(order=order):
             return _ghost(_served(outcome, order))
+        case LogComplete():
+            return _log(outcome.log)
         case FaultsHappened(kind=kind, at_least=least):
             times = outcome.faults[kind]
             return f"{kind} at least {least}", times >= least, f"{times} times"
@@ -98,6 +102,16 @@ def _backlog(outcome: Outcome, check: BacklogBelow) -> tuple[str, bool, str]:
     backlog = rows[0].backlog if rows else None
     held = backlog is not None and backlog < check.envelopes
     return f"below {check.envelopes} on {check.on}", held, "no such hour" if backlog is None else f"{backlog}"
+
+
+def _log(log: PublicLog) -> tuple[str, bool, str]:
+    wrong = [*log.findings, *log.gaps]
+    found = (
+        f"{log.served} orders, {log.answered} answers, {log.exits} steps of leaving; read {len(log.readings)} times, "
+        f"{log.readings[-1].size} leaves at last"
+    )
+    # A log of nothing but its beginning shows nothing.
+    return "the public log", bool(log.served) and not wrong, f"{found}: {wrong[0]}" if wrong else found
 
 
 def _ghost(served: ServedOrder) -> tuple[str, bool, str]:

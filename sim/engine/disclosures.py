@@ -18,6 +18,7 @@ from audit import Report, run
 from audit.outcome import Status
 from audit.report_html import render_html
 from audit.report_json import render_json
+from relay.disclosure import MANIFEST_NAME, sha256_of
 from relay.home import Home
 from relay.store.memory import MemoryStore
 from relay.store.sqlite import SqliteStore
@@ -28,6 +29,8 @@ __all__ = ["Disclosed", "DisclosureFailed", "disclose"]
 
 _ROOT: Final = Path(relay.__file__).resolve().parent.parent
 _PROCESS_S_MAX: Final = 900.0
+_LEFT_OUT: Final = ("store.sqlite*", "*.sock", "lock", "log.key", "orders", "transparency", "desk.lock")
+"""Of the home: the store comes from the run, and the log's key and the docket are the desk's, not the process's."""
 
 
 class DisclosureFailed(BlindpostError):
@@ -46,6 +49,7 @@ class Disclosed:
         messages_read: contents that the verifier read.
         leakage: the declared leakage: (table, column, what it tells, values).
         bytes_handed_over: size of all its files.
+        evidence: SHA-256 of its manifest.
     """
 
     folder: Path
@@ -55,6 +59,7 @@ class Disclosed:
     messages_read: int
     leakage: tuple[tuple[str, str, str, int], ...]
     bytes_handed_over: int
+    evidence: bytes
 
 
 def disclose(
@@ -83,7 +88,7 @@ def disclose(
     """
     folder.mkdir(parents=True, mode=0o700)
     copied = folder / "relay-home"
-    shutil.copytree(home.path, copied, ignore=shutil.ignore_patterns("store.sqlite*", "*.sock", "lock"))
+    shutil.copytree(home.path, copied, ignore=shutil.ignore_patterns(*_LEFT_OUT))
     copied_home = Home.open(copied)
     relay_id = home.card.relay_id
     if isinstance(store, Path):
@@ -137,4 +142,5 @@ def _told(folder: Path, out: Path, report: Report) -> Disclosed:
         len(report.read_messages),
         tuple((row.table, row.column, row.tells, row.values) for row in report.leakage.columns),
         sum(path.stat().st_size for path in out.rglob("*") if path.is_file()),
+        sha256_of(out / MANIFEST_NAME),
     )

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 from sim.engine.disclosures import Disclosed
 from sim.engine.ledger import Ledger
+from sim.orders.clerk import Received
 from sim.orders.policy import Answer
+from sim.orders.reading import PublicLog
 from sim.orders.service import Change, Happening, state_on
 from sim.scenario.scenario import Scenario
 from sim.scenario.timeline import Order
@@ -27,7 +29,7 @@ class ServedOrder:
         ghost_encrypted: of a ghost device that was put on a list, how many envelopes were encrypted to it; None: none
             was put.
         ghost_alarms: of it, how many devices refused the list.
-        said: the answer in the words of the relay's own code.
+        filed: what the desk made of it, and its leaves in the public log.
     """
 
     order: Order
@@ -38,7 +40,12 @@ class ServedOrder:
     disclosed: Disclosed | None = None
     ghost_encrypted: int | None = None
     ghost_alarms: int = 0
-    said: str = ""
+    filed: Received | None = None
+
+    @property
+    def said(self) -> str:
+        """The answer in the words of the relay's own code; empty where there is none."""
+        return self.filed.said if self.filed is not None else ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ class Outcome:
         changes: of service.
         happenings: the public timeline.
         lost: receipted envelopes that are nowhere.
+        log: the relay's public log.
         alarms: devices that refused a device list.
         checks: the assertions.
     """
@@ -82,6 +90,7 @@ class Outcome:
     changes: Sequence[Change]
     happenings: Sequence[Happening]
     lost: int
+    log: PublicLog
     alarms: int = 0
     checks: Sequence[Checked] = field(default_factory=list)
 

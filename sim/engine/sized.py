@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from relay import home as relay_home
+from relay.core.policy import Decision
 from relay.home import Home
 from relay.store.memory import MemoryStore
 from relay.store.protocol import Store
@@ -19,7 +20,10 @@ from sim.engine.real import RealTown, check_real
 from sim.engine.standin import standing_in
 from sim.engine.town import Town
 from sim.engine.traffic import HOUR_S
-from sim.orders.policy import ABOUT_ONE, Answer, answer_to, discloses, words_of
+from sim.orders.clerk import Clerk
+from sim.orders.found import facts_of
+from sim.orders.policy import ABOUT_ONE, discloses
+from sim.orders.reading import PublicLog
 from sim.orders.service import happenings, service_changes
 from sim.scenario.base import DAY_S
 from sim.scenario.scenario import Scenario
@@ -105,6 +109,7 @@ def _outcome(town: Town, bench: "_Bench", store: Store, crypto: str) -> Outcome:
         service_changes(town.scenario),
         happenings(town.scenario),
         lost,
+        bench.log,
         len(town.alarms),
     )
 
@@ -144,26 +149,39 @@ class _Bench:
         self._choices = generator(town.seed, "orders")
         self._served: list[ServedOrder] = []
         self._ghosts: set[str] = set()
+        self._clerk = Clerk(
+            scenario, home, lambda: town.calendar.now_ms // 1_000, generator(town.seed, "desk").randbytes
+        )
+        self._clerk.plan(town.calendar.at)
 
     def serve(self, number: int) -> None:
         """Serve an order, now."""
         order = self._scenario.order[number]
-        at_s = self._town.calendar.now_ms // 1_000
-        answer = answer_to(order, self._scenario.jurisdiction_of(order.jurisdiction))
+        town, clerk = self._town, self._clerk
+        at_s = town.calendar.now_ms // 1_000
         person = self._person(order)
+        received = clerk.receive(order, person)
         disclosed = self._disclose(order, at_s) if discloses(order) else None
-        held = self._town.held_of(person)
+        held = town.held_of(person)
+        is_honoured = received.decision is Decision.HONOUR
         until_s = 0
-        if order.kind == "preservation" and answer is Answer.PROVIDED:
+        if order.kind == "preservation" and is_honoured and received.leaf is not None:
             until_s = order.deadline.unix_s if order.deadline is not None else at_s + _PRESERVED_S
-            self._town.machine.preserve(person, until_s, len(self._served) + 1)
-        waiting = int(held["envelopes waiting"]), int(held["bytes waiting"])
-        said = words_of(order, answer, person, waiting, until_s)
-        self._served.append(ServedOrder(order, at_s, answer, person, held, disclosed, said=said))
-        if order.kind == "ghost-device" and answer is Answer.PROVIDED and self._town.put_ghost(person):
+            town.machine.preserve(person, until_s, received.leaf)
+        is_ghost = order.kind == "ghost-device" and is_honoured and town.put_ghost(person)
+        if is_ghost:
             self._ghosts.add(order.id)
             if order.withdrawn is not None:
-                self._town.calendar.at(1_000 * order.withdrawn.unix_s, self._town.machine.take_ghosts_away)
+                town.calendar.at(1_000 * order.withdrawn.unix_s, town.machine.take_ghosts_away)
+        facts = facts_of(received, town.disk.store, self._folder / "orders" / order.id, disclosed, until_s)
+        done = clerk.answer(received, facts, ghost=is_ghost)
+        self._served.append(ServedOrder(order, at_s, done.answer, person, held, disclosed, filed=done))
+
+    @property
+    def log(self) -> PublicLog:
+        """The public log, at the end of the run; what is public of it is put beside the relay's home."""
+        self._clerk.publish(self._folder)
+        return self._clerk.finished(self.now_s)
 
     @property
     def now_s(self) -> int:

@@ -1,21 +1,34 @@
 """Policies: what the relay answers to each kind of order, and whether a disclosure shows what a seizure would find.
 
-Here is decided; what is said is made by the relay's own code (relay/core/answers.py) from what it holds, and
-sim/orders/service.py says what follows for a jurisdiction.
+A scenario's words for a policy become the relay's own (relay/core/policy.py), which its desk reads from `policy.toml`:
+what is decided here before a run and what the desk decides in it come from the same table. Two things the desk does not
+decide: whether an order to the country's carriers concerns the relay at all, and to put a ghost device on a list, for
+which a relay has no code (sim/orders/clerk.py). sim/orders/service.py says what follows for a jurisdiction.
 """
 
+from collections.abc import Mapping
 from enum import Enum, unique
 from typing import Final
 
-from relay.core import answers, docket
-from relay.core.answers import Facts
-from relay.core.docket import OrderKind, Scope, ScopeKind
-from relay.core.policy import Decision
+from relay.core.docket import OrderKind, OrderState
+from relay.core.policy import DEFAULT_DECISIONS, Decision
 from sim.scenario.places import Jurisdiction
+from sim.scenario.scenario import Scenario
 from sim.scenario.timeline import ORDER_KINDS, Order
-from wire.held import column_names
 
-__all__ = ["ABOUT_ONE", "CONTENT_KINDS", "Answer", "answer_to", "discloses", "words_of"]
+__all__ = [
+    "ABOUT_ONE",
+    "CONTENT_KINDS",
+    "KINDS",
+    "Answer",
+    "answer_to",
+    "decisions_of",
+    "discloses",
+    "ends_service",
+    "is_for_relay",
+    "policy_toml",
+    "said_by",
+]
 
 
 @unique
@@ -29,63 +42,7 @@ class Answer(Enum):
     NOT_OURS = "not-ours"
 
 
-_OF_COURSE: Final = {
-    "honour": Answer.PROVIDED,
-    "refuse": Answer.REFUSED,
-    "appeal": Answer.APPEALED,
-    "leave": Answer.LEAVING,
-}
-_REACHING: Final = frozenset(
-    {"wholesale-content", "key-disclosure", "decryption-capability", "weakness", "ghost-device", "localise"}
-)
-"""Kinds that reach for everybody's content, keys or software, or for the place of the service."""
-CONTENT_KINDS: Final = frozenset(
-    {
-        "wholesale-content",
-        "content-of-person",
-        "interception",
-        "key-disclosure",
-        "decryption-capability",
-        "seizure",
-    }
-)
-
-
-def answer_to(order: Order, jurisdiction: Jurisdiction) -> Answer:
-    """The answer under the jurisdiction's policy."""
-    assert order.kind in ORDER_KINDS
-    course = jurisdiction.answers.get(order.kind)
-    if course is not None:
-        return _OF_COURSE[course]
-    if jurisdiction.policy == "refuse-all":
-        return Answer.REFUSED
-    if jurisdiction.policy == "comply":
-        return Answer.NOT_OURS if order.kind == "block" else Answer.PROVIDED
-    if order.kind == "block":
-        return Answer.LEAVING if jurisdiction.policy == "leave-rather" else Answer.NOT_OURS
-    if order.kind in _REACHING:
-        return Answer.LEAVING if jurisdiction.policy == "leave-rather" else Answer.REFUSED
-    return Answer.PROVIDED
-
-
-def discloses(order: Order) -> bool:
-    """Whether a disclosure is made of what the relay holds when the order is served."""
-    return order.kind in CONTENT_KINDS if order.disclose is None else order.disclose
-
-
-ABOUT_ONE: Final = frozenset(
-    {
-        "content-of-person",
-        "interception",
-        "subscriber-record",
-        "past-metadata",
-        "prospective-metadata",
-        "preservation",
-        "ghost-device",
-    }
-)
-"""Kinds about one person."""
-_KINDS: Final = {
+KINDS: Final[Mapping[str, OrderKind]] = {
     "wholesale-content": OrderKind.WHOLESALE,
     "content-of-person": OrderKind.CONTENT,
     "interception": OrderKind.INTERCEPTION,
@@ -102,39 +59,112 @@ _KINDS: Final = {
     "block": OrderKind.LEAVE,
     "localise": OrderKind.LEAVE,
 }
-_DECISIONS: Final = {
-    Answer.PROVIDED: Decision.HONOUR,
-    Answer.REFUSED: Decision.REFUSE,
-    Answer.APPEALED: Decision.APPEAL,
-    Answer.LEAVING: Decision.LEAVE,
+"""What a scenario's kinds are on the docket."""
+_REACHING: Final = frozenset(
+    {
+        OrderKind.WHOLESALE,
+        OrderKind.KEYS,
+        OrderKind.DECRYPT,
+        OrderKind.WEAKNESS,
+        OrderKind.GHOST,
+        OrderKind.LEAVE,
+    }
+)
+"""Kinds that reach for everybody's content, keys or software, or for the place of the service."""
+_LAWFUL_ACCESS: Final[Mapping[OrderKind, Decision]] = {
+    **DEFAULT_DECISIONS,
+    OrderKind.INTERCEPTION: Decision.HONOUR,
+    OrderKind.PEN_REGISTER: Decision.HONOUR,
+    OrderKind.LEAVE: Decision.REFUSE,
 }
-_NO_BASIS: Final = "none named"
-_NAME_CHARACTERS: Final = 200
-_SOMEWHERE: Final = "XX"
-"""Scenarios name jurisdictions in words; the docket wants a code, and this is its word for none."""
+"""What the companies of the record did with a targeted order: they gave what they had."""
+_POLICIES: Final[Mapping[str, Mapping[OrderKind, Decision]]] = {
+    "lawful-access": _LAWFUL_ACCESS,
+    "leave-rather": {**_LAWFUL_ACCESS, **dict.fromkeys(_REACHING, Decision.LEAVE)},
+    "comply": dict.fromkeys(OrderKind, Decision.HONOUR),
+    "refuse-all": dict.fromkeys(OrderKind, Decision.REFUSE),
+}
+_CANNOT: Final = frozenset({OrderKind.DECRYPT, OrderKind.WEAKNESS})
+"""Kinds that the relay's own code refuses whatever the policy says (relay/core/answers.py): it cannot."""
+CONTENT_KINDS: Final = frozenset(
+    {
+        "wholesale-content",
+        "content-of-person",
+        "interception",
+        "key-disclosure",
+        "decryption-capability",
+        "seizure",
+    }
+)
+ABOUT_ONE: Final = frozenset(
+    {
+        "content-of-person",
+        "interception",
+        "subscriber-record",
+        "past-metadata",
+        "prospective-metadata",
+        "preservation",
+        "ghost-device",
+    }
+)
+"""Kinds about one person."""
 
 
-def words_of(order: Order, answer: Answer, person: str, waiting: tuple[int, int], until_s: int) -> str:
-    """What the relay says, by its own code; empty where the order was not to it.
+def decisions_of(jurisdiction: Jurisdiction) -> dict[OrderKind, Decision]:
+    """What the scenario's words for a jurisdiction are in the relay's policy: every kind, in the docket's order."""
+    stated = {KINDS[kind]: Decision(course) for kind, course in jurisdiction.answers.items()}
+    decisions = {**_POLICIES[jurisdiction.policy], **stated}
+    return {kind: decisions[kind] for kind in OrderKind}
+
+
+def policy_toml(scenario: Scenario) -> str:
+    """The relay's policy.toml, a table for each jurisdiction of the scenario."""
+    codes = scenario.codes
+    return "\n".join(
+        f"# {one.name}: {one.policy}\n[{codes[one.name]}]\n"
+        + "".join(f'{kind.value} = "{decision.value}"\n' for kind, decision in decisions_of(one).items())
+        for one in scenario.jurisdiction
+    )
+
+
+def is_for_relay(order: Order, jurisdiction: Jurisdiction) -> bool:
+    """Whether an order concerns the relay. A block is told to the carriers; some policies take it as told to them."""
+    if order.kind != "block":
+        return True
+    return "block" in jurisdiction.answers or jurisdiction.policy in ("leave-rather", "refuse-all")
+
+
+def answer_to(order: Order, jurisdiction: Jurisdiction) -> Answer:
+    """The answer under the jurisdiction's policy, as far as it is known before the order is served."""
+    assert order.kind in ORDER_KINDS
+    if not is_for_relay(order, jurisdiction):
+        return Answer.NOT_OURS
+    kind = KINDS[order.kind]
+    decision = decisions_of(jurisdiction)[kind]
+    honoured = kind not in _CANNOT and (kind is not OrderKind.SEIZURE or discloses(order))
+    state = OrderState.HONOURED if honoured and decision is Decision.HONOUR else OrderState.REFUSED
+    return said_by(decision, OrderState.APPEALED if decision is Decision.APPEAL else state)
+
+
+def said_by(decision: Decision, state: OrderState) -> Answer:
+    """The answer in the words of a scenario.
 
     Args:
-        order: the scenario's.
-        answer: as decided.
-        person: whom it is about; empty for everybody.
-        waiting: envelopes of the scope, and bytes of their ciphertext.
-        until_s: until when what was ordered holds; 0: it does not.
+        decision: the policy's.
+        state: where the order stands on the docket.
     """
-    if answer is Answer.NOT_OURS:
-        return ""
-    filed = docket.Order(
-        kind=_KINDS[order.kind],
-        issuer=order.issuer[:_NAME_CHARACTERS],
-        jurisdiction=_SOMEWHERE,
-        legal_basis=order.basis[:_NAME_CHARACTERS] or _NO_BASIS,
-        received_s=order.date.unix_s,
-        deadline_s=order.deadline.unix_s if order.deadline else 0,
-        scope=Scope(ScopeKind.ACCOUNT, person) if person else Scope(),
-    )
-    columns = column_names() if order.kind == "subscriber-record" and answer is Answer.PROVIDED else ()
-    facts = Facts(found=1, columns=columns, envelopes=waiting[0], body_bytes=waiting[1], until_s=until_s)
-    return answers.answer_to(filed, _DECISIONS[answer], facts).text
+    if state is OrderState.APPEALED:
+        return Answer.APPEALED
+    if state is OrderState.HONOURED:
+        return Answer.PROVIDED
+    return Answer.LEAVING if decision is Decision.LEAVE else Answer.REFUSED
+
+
+def ends_service(order: Order, answer: Answer) -> bool:
+    """Whether the relay leaves on the day of the deadline: instead of obeying, or because that is what was ordered."""
+    return answer is Answer.LEAVING or (answer is Answer.PROVIDED and KINDS[order.kind] is OrderKind.LEAVE)
+
+
+def discloses(order: Order) -> bool:
+    """Whether a disclosure is made of what the relay holds when the order is served."""
+    return order.kind in CONTENT_KINDS if order.disclose is None else order.disclose

@@ -5,6 +5,8 @@ It follows from the scenario alone, so it is worked out before the run: a list o
     order answered `leave`   ─ deadline ─▶ ended (ending `drain_days` before)        extension moves, withdrawal cancels
     order not honoured       ─ deadline ─▶ blocked, where the state enforces         withdrawal lifts
     announcements            exit, exit-moved, stay
+
+and what the relay says of it in its public log: a list of steps of leaving.
 """
 
 from collections.abc import Sequence
@@ -12,12 +14,12 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any, Final
 
-from sim.orders.policy import Answer, answer_to
+from sim.orders.policy import Answer, answer_to, ends_service
 from sim.scenario.base import DAY_S, Moment
 from sim.scenario.scenario import Scenario
 from sim.scenario.timeline import Announcement, Order
 
-__all__ = ["SERVED", "Change", "Happening", "happenings", "service_changes", "state_on"]
+__all__ = ["SERVED", "Change", "ExitStep", "Happening", "exit_steps", "happenings", "service_changes", "state_on"]
 
 SERVED: Final = "served"
 ENDING: Final = "ending"
@@ -33,6 +35,25 @@ class Change:
     at_s: int
     jurisdiction: str
     state: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class ExitStep:
+    """A step of leaving a jurisdiction, as the public log has them.
+
+    Attributes:
+        at_s: when it is said.
+        jurisdiction: which is left, by its name.
+        step: announced, extended, cancelled or completed.
+        ends_s: the day of leaving.
+        cause: an order's id and what became of it, or what was announced.
+    """
+
+    at_s: int
+    jurisdiction: str
+    step: str
+    ends_s: int
     cause: str
 
 
@@ -54,6 +75,10 @@ class _Place:
     exits: dict[str, int] = field(default_factory=dict)
     """By cause: the day of leaving."""
     left: bool = False
+    told_s: int | None = None
+    """The day of leaving that was announced last."""
+    is_over: bool = False
+    """The log has no step after the one that completes an exit, also where the relay comes back."""
     blocks: dict[str, int] = field(default_factory=dict)
     """By order: since when it is to be blocked."""
 
@@ -76,12 +101,21 @@ def happenings(scenario: Scenario) -> list[Happening]:
         Happening(change.at_s, "service", change.jurisdiction, f"{change.state} ({change.cause})")
         for change in service_changes(scenario)
     ]
+    found += [
+        Happening(one.at_s, "exit", one.jurisdiction, f"{one.step}: {Moment(one.ends_s)} ({one.cause})")
+        for one in exit_steps(scenario)
+    ]
     return sorted(found, key=lambda happening: happening.at_s)
 
 
 def service_changes(scenario: Scenario) -> list[Change]:
     """Every change of service within the run, in order."""
-    return _Walk(scenario).changes()
+    return _Walk(scenario).walked().changes
+
+
+def exit_steps(scenario: Scenario) -> list[ExitStep]:
+    """Every step of leaving a jurisdiction within the run, in order."""
+    return _Walk(scenario).walked().steps
 
 
 def state_on(changes: Sequence[Change], jurisdiction: str, at_s: int) -> str:
@@ -99,9 +133,11 @@ class _Walk:
         self._places = {one.name: _Place() for one in scenario.jurisdiction}
         self._queue: list[tuple[int, int, Any]] = []
         self._made = 0
-        self._changes: list[Change] = []
+        self.changes: list[Change] = []
+        self.steps: list[ExitStep] = []
 
-    def changes(self) -> list[Change]:
+    def walked(self) -> "_Walk":
+        """Walk to the end of the run."""
         for order in self._scenario.order:
             self._at(order.date, lambda order=order: self._ordered(order))
         for said in self._scenario.announcement:
@@ -112,7 +148,7 @@ class _Walk:
                 break
             cause = act()
             self._look(at_s, cause)
-        return self._changes
+        return self
 
     def _at(self, moment: Moment, act: Any) -> None:
         self._made += 1
@@ -134,7 +170,29 @@ class _Walk:
                 state = SERVED
             if state != place.state:
                 place.state = state
-                self._changes.append(Change(at_s, name, state, cause or "the day has come"))
+                self.changes.append(Change(at_s, name, state, cause or "the day has come"))
+            if not place.is_over:
+                self._say(at_s, name, place, cause or "the day has come")
+
+    def _say(self, at_s: int, name: str, place: _Place, cause: str) -> None:
+        """What the relay says in its log of leaving a place, where that is another thing than it said last."""
+
+        def step(word: str, ends_s: int) -> None:
+            self.steps.append(ExitStep(at_s, name, word, ends_s, cause))
+
+        told_s, ends_s = place.told_s, min(place.exits.values(), default=None)
+        if told_s is not None and ends_s is not None and ends_s > told_s:
+            step("extended", ends_s)
+        elif told_s != ends_s:
+            # An earlier day is another exit: the log extends to later ones only.
+            if told_s is not None:
+                step("cancelled", told_s)
+            if ends_s is not None:
+                step("announced", ends_s)
+        place.told_s = ends_s
+        if ends_s is not None and ends_s <= at_s:
+            step("completed", ends_s)
+            place.is_over = True
 
     def _look_again(self, moment: Moment) -> None:
         self._at(moment, lambda: None)
@@ -149,7 +207,7 @@ class _Walk:
         deadline = order.deadline
         if deadline is None and order.kind == "block":
             deadline = order.date
-        if deadline is None and answer is Answer.LEAVING:
+        if deadline is None and ends_service(order, answer):
             deadline = order.date.plus_s(_NO_DEADLINE_S)
         if deadline is not None:
             self._due(order, answer, deadline)
@@ -158,7 +216,7 @@ class _Walk:
     def _due(self, order: Order, answer: Answer, deadline: Moment) -> str:
         place = self._places[order.jurisdiction]
         jurisdiction = self._scenario.jurisdiction_of(order.jurisdiction)
-        if answer is Answer.LEAVING:
+        if ends_service(order, answer):
             place.exits[order.id] = deadline.unix_s
             self._look_again(deadline.plus_s(-jurisdiction.drain_days * DAY_S))
         elif answer is not Answer.PROVIDED and jurisdiction.enforcement == "block":

@@ -62,9 +62,26 @@ def document(outcome: Outcome) -> dict[str, object]:
                 "verdict": served.disclosed.verdict if served.disclosed else None,
                 "contents read": served.disclosed.messages_read if served.disclosed else None,
                 "checks failed": list(served.disclosed.failed) if served.disclosed else None,
+                "leaf": served.filed.leaf if served.filed else None,
+                "answer leaf": served.filed.answer_leaf if served.filed else None,
             }
             for served in outcome.served
         ],
+        "log": {
+            "origin": outcome.log.origin,
+            "holds": outcome.log.holds,
+            "gaps": list(outcome.log.gaps),
+            "readings": [
+                {
+                    "at": time_text(reading.at_s),
+                    "after": reading.after,
+                    "leaves": reading.size,
+                    "root": reading.root,
+                    "findings": list(reading.findings),
+                }
+                for reading in outcome.log.readings
+            ],
+        },
         "service": [
             {"from": time_text(change.at_s), "jurisdiction": change.jurisdiction, "state": change.state}
             for change in outcome.changes

@@ -9,6 +9,7 @@ from typing import Final
 
 from sim.engine.ledger import COLUMNS
 from sim.engine.outcome import Outcome
+from sim.orders.clerk import Received
 
 __all__ = ["assertions_csv", "hours_csv", "orders_csv", "write_tables"]
 
@@ -47,6 +48,7 @@ def orders_csv(outcome: Outcome) -> str:
     head = (
         *("id", "served", "kind", "jurisdiction", "issuer", "basis", "deadline", "withdrawn", "sealed", "person"),
         *("answer", "verdict", "contents_read", "checks_failed", "bytes_handed_over", "held"),
+        *("number", "leaf", "answer_leaf", "log_leaves", "log_root"),
     )
     rows = []
     for served in outcome.served:
@@ -70,9 +72,18 @@ def orders_csv(outcome: Outcome) -> str:
                 " ".join(disclosed.failed) if disclosed else "",
                 disclosed.bytes_handed_over if disclosed else "",
                 "; ".join(f"{name}: {value}" for name, value in served.held.items()),
+                *_logged(served.filed),
             ]
         )
     return _csv(head, rows)
+
+
+def _logged(filed: Received | None) -> list[object]:
+    """Number on the docket, leaf, leaf of the answer, and the log then; empty where there is none."""
+    if filed is None or filed.leaf is None:
+        return [""] * 5
+    reading = (filed.reading.size, filed.reading.root) if filed.reading is not None else ("", "")
+    return [filed.number, filed.leaf, "" if filed.answer_leaf is None else filed.answer_leaf, *reading]
 
 
 def assertions_csv(outcome: Outcome) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 from sim.engine.ledger import Hour
 from sim.engine.outcome import Outcome, ServedOrder
 from sim.orders.service import SERVED
+from sim.report.publiclog import log_section, where_logged
 from sim.report.summary import LIMITS
 from sim.report.tables import time_text
 
@@ -37,16 +38,17 @@ padding: 0.25em 0.8em 0.25em 0; border-bottom: 1px solid var(--line); vertical-a
 td:first-child { white-space: nowrap; } td.n { text-align: right; font-variant-numeric: tabular-nums; }
 .held { color: var(--served); }
 .fails { color: var(--blocked); font-weight: 600; } .cards { display: flex; flex-wrap: wrap; gap: 0.8em; }
+code { font-size: 0.85em; overflow-wrap: anywhere; }
 .card { background: var(--card); padding: 0.6em 1em; border-radius: 6px; } .card b { display: block; font-size: 1.3em; }
 """
 
 
-def timeline_html(outcome: Outcome) -> str:
-    """The page."""
-    return "\n".join(_page(outcome)) + "\n"
+def timeline_html(outcome: Outcome, transparency: str = "") -> str:
+    """The page; `transparency` is where the report from the public log lies, empty if there is none."""
+    return "\n".join(_page(outcome, transparency)) + "\n"
 
 
-def _page(outcome: Outcome) -> Iterator[str]:
+def _page(outcome: Outcome, transparency: str) -> Iterator[str]:
     scenario = outcome.scenario
     title = escape(scenario.title or scenario.name)
     yield "<!doctype html>"
@@ -65,11 +67,12 @@ def _page(outcome: Outcome) -> Iterator[str]:
     yield from _table_of_happenings(outcome)
     yield "<h2>Traffic, and what waits at the relay</h2>"
     yield from _plots(outcome)
-    yield "<h2>What was handed over</h2>"
+    yield "<h2>What was answered, and what there was to find</h2>"
     for served in outcome.served:
         yield from _handed_over(served)
     if not outcome.served:
         yield "<p>No order was served.</p>"
+    yield from log_section(outcome.log, transparency)
     yield "<h2>Assertions</h2>"
     yield from _assertions(outcome)
     yield "<h2>Faults</h2>"
@@ -229,15 +232,19 @@ def _handed_over(served: ServedOrder) -> Iterator[str]:
     yield f"<h3>{escape(order.id)}: {order.kind}{whom}</h3>"
     basis = f" ({escape(order.basis)})" if order.basis else ""
     yield f"<p>{time_text(served.at_s)}, {escape(order.issuer)}{basis}. Answer: <b>{served.answer.value}</b>.</p>"
+    if served.filed is not None:
+        yield f"<p>{escape(where_logged(served.filed))}</p>"
     if served.said:
         yield f"<blockquote>{escape(served.said)}</blockquote>"
     held = ", ".join(f"{escape(name)} {value}" for name, value in served.held.items())
     yield f"<p>Held at that moment: {held}.</p>"
     if disclosed is None:
         return
+    is_given = served.filed is not None and served.filed.evidence == disclosed.evidence
+    what = "Handed over was a disclosure" if is_given else "Not handed over; what a seizure would find: a disclosure"
     colour = "held" if disclosed.verdict == "BLIND" else "fails"
     yield (
-        f'<p>Disclosure of {disclosed.bytes_handed_over:,} bytes. Verdict: <span class="{colour}">{disclosed.verdict}'
+        f'<p>{what} of {disclosed.bytes_handed_over:,} bytes. Verdict: <span class="{colour}">{disclosed.verdict}'
         f"</span>, {disclosed.messages_read} contents read. "
         f'<a href="orders/{escape(order.id)}/audit.html">the audit</a></p>'
     )

@@ -41,6 +41,7 @@ class Jurisdiction(Part, frozen=True):
 
     Attributes:
         name: as other tables quote it.
+        code: in the public log: two letters of ISO 3166; empty: one of those that stand for no country.
         policy: how the relay answers orders from there (sim/orders/policy.py).
         answers: for single kinds of order, another course than the policy's.
         enforcement: what the state does when a deadline passes unmet: nothing, or its carriers block the relay.
@@ -48,6 +49,7 @@ class Jurisdiction(Part, frozen=True):
     """
 
     name: Text
+    code: Annotated[str, Meta(pattern="^([A-Z]{2})?$")] = ""
     policy: Literal["lawful-access", "leave-rather", "comply", "refuse-all"] = "lawful-access"
     answers: dict[str, Literal["honour", "refuse", "appeal", "leave"]] = field(default_factory=dict)
     enforcement: Literal["none", "block"] = "none"

@@ -20,6 +20,7 @@ from sim.scenario.base import DAY_S, Moment, Name, Part, ScenarioError, decode_h
 from sim.scenario.conduct import Fault, Network, Partition, Traffic, Uniform
 from sim.scenario.places import Jurisdiction, People, Relay, Tenant
 from sim.scenario.timeline import (
+    ABOUT_EVERYBODY,
     ORDER_KINDS,
     Announcement,
     Answered,
@@ -36,6 +37,8 @@ from wire.identity import check_account, check_domain
 __all__ = ["Scenario", "from_toml", "load", "scaled"]
 
 FILE_BYTES_MAX: Final = 1_048_576
+CODES_OF_NO_COUNTRY: Final = ("XX", *(f"X{letter}" for letter in "ABCDEFGHIJLMNOPQRSTUVWYZ"))
+"""Of those that ISO 3166 leaves to its users. XK is not here: it is in use for Kosovo."""
 
 
 class Scenario(Part, frozen=True, kw_only=True):
@@ -96,6 +99,13 @@ class Scenario(Part, frozen=True, kw_only=True):
     def jurisdiction_of(self, name: str) -> Jurisdiction:
         """The jurisdiction of that name."""
         return next(one for one in self.jurisdiction if one.name == name)
+
+    @property
+    def codes(self) -> dict[str, str]:
+        """The code of each jurisdiction in the public log, by its name; whoever names none gets one of no country."""
+        named = {one.code for one in self.jurisdiction}
+        unnamed = (code for code in CODES_OF_NO_COUNTRY if code not in named)
+        return {one.name: one.code or next(unnamed) for one in self.jurisdiction}
 
 
 def load(path: Path, changes: Sequence[str] = ()) -> Scenario:
@@ -186,6 +196,7 @@ def _check(scenario: Scenario) -> None:
     names = _unique("jurisdiction.name", (one.name for one in scenario.jurisdiction))
     domains = _unique("tenant.domain", (one.domain for one in scenario.tenant))
     orders = _unique("order.id", (one.id for one in scenario.order))
+    _check_codes(scenario)
     _quoted("relay.jurisdiction", scenario.relay.jurisdiction, names, may_be_empty=True)
     _check_places(scenario, names)
     _check_conduct(scenario, names)
@@ -203,6 +214,13 @@ def _check(scenario: Scenario) -> None:
                 pass
 
 
+def _check_codes(scenario: Scenario) -> None:
+    named = _unique("jurisdiction.code", (one.code for one in scenario.jurisdiction if one.code))
+    unnamed = len(scenario.jurisdiction) - len(named)
+    if unnamed > len(set(CODES_OF_NO_COUNTRY) - set(named)):
+        raise ScenarioError("jurisdiction.code", f"{unnamed} jurisdictions name none: name some")
+
+
 def _check_places(scenario: Scenario, names: Mapping[str, None]) -> None:
     for tenant in scenario.tenant:
         try:
@@ -218,6 +236,8 @@ def _check_places(scenario: Scenario, names: Mapping[str, None]) -> None:
         for kind in one.answers:
             if kind not in ORDER_KINDS:
                 raise ScenarioError("jurisdiction.answers", f"{kind!r} is no kind of order")
+        if len({one.answers[kind] for kind in ("block", "localise") if kind in one.answers}) > 1:
+            raise ScenarioError("jurisdiction.answers", "block and localise are one kind to the relay: one course")
 
 
 def _check_conduct(scenario: Scenario, names: Mapping[str, None]) -> None:
@@ -242,10 +262,9 @@ def _check_timeline(scenario: Scenario, names: Mapping[str, None], domains: Mapp
         where = f"order {order.id}"
         _quoted(f"{where}: jurisdiction", order.jurisdiction, names)
         _within(scenario, f"{where}: date", order.date)
-        if order.extension and order.deadline is None:
-            raise ScenarioError(f"{where}: extension", "there is no deadline to extend")
-        for extension in order.extension:
-            _within(scenario, f"{where}: extension.on", extension.on)
+        _check_extensions(scenario, order, where)
+        if order.opened is not None and (not order.sealed or not order.date < order.opened):
+            raise ScenarioError(f"{where}: opened", "what is opened was sealed, and before")
         for moment in (order.deadline, order.withdrawn):
             if moment is not None and moment < order.date:
                 raise ScenarioError(where, "its deadline or withdrawal lies before its date")
@@ -255,6 +274,8 @@ def _check_timeline(scenario: Scenario, names: Mapping[str, None], domains: Mapp
             except FormatError as error:
                 raise ScenarioError(f"{where}: person", error.problem) from None
             _quoted(f"{where}: person", domain, domains)
+            if order.kind in ABOUT_EVERYBODY:
+                raise ScenarioError(f"{where}: person", f"{order.kind} is about everybody")
     for announcement in scenario.announcement:
         _within(scenario, "announcement.date", announcement.date)
         _quoted("announcement.jurisdiction", announcement.jurisdiction, names, may_be_empty=True)
@@ -262,6 +283,17 @@ def _check_timeline(scenario: Scenario, names: Mapping[str, None], domains: Mapp
             raise ScenarioError("announcement.jurisdiction", f"is missing for the effect {announcement.effect!r}")
         if announcement.effect in ("exit", "exit-moved") and announcement.on is None:
             raise ScenarioError("announcement.on", f"is missing for the effect {announcement.effect!r}")
+
+
+def _check_extensions(scenario: Scenario, order: Order, where: str) -> None:
+    before = order.deadline
+    for extension in order.extension:
+        if before is None:
+            raise ScenarioError(f"{where}: extension", "there is no deadline to extend")
+        _within(scenario, f"{where}: extension.on", extension.on)
+        if not (order.date < extension.on < extension.deadline and before < extension.deadline):
+            raise ScenarioError(f"{where}: extension", "ends no later than it was granted, or than the deadline before")
+        before = extension.deadline
 
 
 def _unique(what: str, names: Iterable[str]) -> dict[str, None]:

@@ -7,6 +7,7 @@ from msgspec import Meta, field
 from sim.scenario.base import Count, Moment, Name, Part, Share, Text
 
 __all__ = [
+    "ABOUT_EVERYBODY",
     "ORDER_KINDS",
     "Announcement",
     "Answered",
@@ -16,6 +17,7 @@ __all__ = [
     "Extension",
     "FaultsHappened",
     "GhostRefused",
+    "LogComplete",
     "NoneDeliveredTwice",
     "NoneLost",
     "NothingRead",
@@ -43,6 +45,8 @@ OrderKind = Literal[
     "localise",
 ]
 ORDER_KINDS: Final[tuple[str, ...]] = get_args(OrderKind)
+ABOUT_EVERYBODY: Final = frozenset({"wholesale-content", "block", "localise"})
+"""Kinds that name nobody."""
 
 
 class Extension(Part, frozen=True):
@@ -66,7 +70,8 @@ class Order(Part, frozen=True):
         extension: how the deadline was moved, in order.
         withdrawn: when it was taken back; None: never.
         person: the address it is about, for the kinds about one; empty: drawn from the people of the jurisdiction.
-        sealed: whether the law seals its text.
+        sealed: whether the law seals its text in the public log.
+        opened: when the seal is opened there; None: never.
         disclose: whether a disclosure is made of what the relay holds at that moment: by default for the kinds that
             reach for content, keys or machines.
         says: what the record tells of it, in a sentence.
@@ -83,6 +88,7 @@ class Order(Part, frozen=True):
     withdrawn: Moment | None = None
     person: str = ""
     sealed: bool = False
+    opened: Moment | None = None
     disclose: bool | None = None
     says: str = ""
 
@@ -166,6 +172,10 @@ class GhostRefused(_Assertion, frozen=True, tag="ghost-refused"):
     order: Name
 
 
+class LogComplete(_Assertion, frozen=True, tag="log-complete"):
+    """Every order that was served has its leaf in the public log, and its answer; the log verifies, and only grew."""
+
+
 class FaultsHappened(_Assertion, frozen=True, tag="faults-happened"):
     """Faults of that `kind` happened at least so often."""
 
@@ -189,6 +199,7 @@ Assertion = (
     | BacklogBelow
     | Answered
     | GhostRefused
+    | LogComplete
     | FaultsHappened
     | SentAtLeast
 )

@@ -36,6 +36,7 @@ def judged(outcome: Outcome, check: str) -> bool:
         ("check = 'verdict', order = 'all', is = 'BLIND'", "check = 'verdict', order = 'all', is = 'NOT BLIND'"),
         ("check = 'answered', order = 'all', as = 'refused'", "check = 'answered', order = 'all', as = 'provided'"),
         ("check = 'answered', order = 'one', as = 'provided'", "check = 'answered', order = 'one', as = 'refused'"),
+        ("check = 'answered', order = 'one', as = 'provided'", "check = 'answered', order = 'one', as = 'not-ours'"),
         ("check = 'sent-at-least', messages = 20", "check = 'sent-at-least', messages = 100000"),
         ("check = 'faults-happened', kind = 'crash'", "check = 'faults-happened', kind = 'crash', at_least = 2"),
         ("check = 'backlog-below', envelopes = 1000", "check = 'backlog-below', envelopes = 1"),
@@ -87,6 +88,19 @@ def test_a_readable_body_fails_and_the_verdict_says_so(tmp_path: Path) -> None:
     assert outcome.served[0].disclosed.messages_read > 0
     assert not judged(outcome, "check = 'nothing-read'")
     assert judged(outcome, "check = 'verdict', order = 'all', is = 'NOT BLIND'")
+
+
+def test_a_log_with_every_order_holds_and_one_with_a_gap_a_finding_or_no_order_fails(outcome: Outcome) -> None:
+    wanted = "check = 'log-complete'"
+    assert judged(outcome, wanted)
+    (first, *rest) = outcome.log.readings
+    bad = dataclasses.replace(first, findings=("leaf 0: is dated before",))
+    for spoilt in (
+        dataclasses.replace(outcome.log, gaps=("order one has no leaf",)),
+        dataclasses.replace(outcome.log, readings=(bad, *rest)),
+        dataclasses.replace(outcome.log, served=0),
+    ):
+        assert not judged(dataclasses.replace(outcome, log=spoilt), wanted)
 
 
 GHOST = (

@@ -3,7 +3,7 @@
 import pytest
 
 from sim.orders.policy import Answer, answer_to, discloses
-from sim.orders.service import happenings, service_changes, state_on
+from sim.orders.service import exit_steps, happenings, service_changes, state_on
 from sim.scenario.base import Moment, ScenarioError
 from sim.scenario.scenario import Scenario, from_toml
 
@@ -72,6 +72,45 @@ def test_an_exit_that_is_refused_ends_in_a_block_until_the_order_is_withdrawn() 
     )
 
 
+def said(scenario: Scenario) -> list[tuple[str, str, str]]:
+    return [(str(Moment(one.at_s)), one.step, str(Moment(one.ends_s))) for one in exit_steps(scenario)]
+
+
+def test_each_step_of_leaving_is_said_on_its_day() -> None:
+    assert said(from_toml(PAKISTAN)) == [
+        ("2015-07-24", "announced", "2015-11-30"),
+        ("2015-11-30", "extended", "2015-12-30"),
+        ("2015-12-30", "completed", "2015-12-30"),
+    ]
+    assert said(from_toml(PAKISTAN, ["order.0.withdrawn = 2015-12-29"]))[-1] == (
+        "2015-12-29",
+        "cancelled",
+        "2015-12-30",
+    )
+    assert said(from_toml(PAKISTAN, ["jurisdiction.0.policy = 'lawful-access'"])) == []
+
+
+def test_an_earlier_day_of_leaving_is_another_exit() -> None:
+    more = "jurisdiction = 'Canada', by = 'the company', says = 'out'"
+    one = f"{{ date = 2015-08-01, {more}, effect = 'exit', on = 2015-10-01 }}"
+    two = f"{{ date = 2015-08-15, {more}, effect = 'exit-moved', on = 2015-09-01 }}"
+    back = f"{{ date = 2015-09-10, {more}, effect = 'stay' }}"
+    again = f"{{ date = 2015-09-11, {more}, effect = 'exit', on = 2015-11-01 }}"
+    assert said(from_toml(PAKISTAN, [f"announcement = [{one}, {two}, {back}, {again}]", "order = []"])) == [
+        ("2015-08-01", "announced", "2015-10-01"),
+        ("2015-08-15", "cancelled", "2015-10-01"),
+        ("2015-08-15", "announced", "2015-09-01"),
+        ("2015-09-01", "completed", "2015-09-01"),
+    ]
+
+
+def test_to_localise_by_obeying_is_to_leave_as_the_relay_says() -> None:
+    obeys = from_toml(PAKISTAN, ["order.0.kind = 'localise'", "jurisdiction.0.policy = 'comply'"])
+    assert answer_to(obeys.order[0], obeys.jurisdiction[0]) is Answer.PROVIDED
+    assert [step for _at, step, _day in said(obeys)] == ["announced", "extended", "completed"]
+    assert states(obeys)[-1] == ("2015-12-30", "ended")
+
+
 def test_announcements_end_move_and_keep_a_service() -> None:
     said = "by = 'the company', jurisdiction = 'Canada'"
     one = f"{{ date = 2015-08-01, says = 'out', {said}, effect = 'exit', on = 2015-09-01 }}"
@@ -86,6 +125,7 @@ def test_announcements_end_move_and_keep_a_service() -> None:
     kinds = [happening.what for happening in happenings(scenario)]
     assert kinds.count("announcement") == 4
     assert kinds.count("service") == 3
+    assert kinds.count("exit") == 3
 
 
 @pytest.mark.parametrize(
@@ -98,7 +138,9 @@ def test_announcements_end_move_and_keep_a_service() -> None:
         ("leave-rather", "seizure", Answer.PROVIDED),
         ("comply", "ghost-device", Answer.PROVIDED),
         ("comply", "block", Answer.NOT_OURS),
+        ("comply", "decryption-capability", Answer.REFUSED),
         ("refuse-all", "subscriber-record", Answer.REFUSED),
+        ("refuse-all", "block", Answer.REFUSED),
     ],
 )
 def test_policies(policy: str, kind: str, answer: Answer) -> None:

@@ -1,6 +1,7 @@
 """The files of a run: the page escapes what a scenario says, and the tables say what happened."""
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -34,6 +35,18 @@ def test_the_page_escapes_and_has_no_script(outcome: Outcome) -> None:
     assert "Two companies &amp; one order" in page
     assert "http" not in page
     assert "<svg" in page
+    assert "Order 0 on the docket, leaf 1 of the public log, answered in leaf 2" in page
+    assert "Handed over was a disclosure of" in page
+    assert outcome.log.readings[-1].root in page
+    assert "transparency report" not in page
+    assert '<a href="report/a&amp;b.html">The transparency report</a>' in timeline_html(outcome, "report/a&b.html")
+
+
+def test_a_log_that_does_not_hold_is_said_on_the_page_and_in_the_summary(outcome: Outcome) -> None:
+    spoilt = dataclasses.replace(outcome, log=dataclasses.replace(outcome.log, gaps=("order <all> has no answer",)))
+    assert "It does not hold: order &lt;all&gt; has no answer" in timeline_html(spoilt)
+    assert json.loads(summary_json(spoilt))["log"]["holds"] is False
+    assert json.loads(summary_json(outcome))["log"]["holds"] is True
 
 
 def test_the_hours_add_up(outcome: Outcome) -> None:
@@ -48,6 +61,8 @@ def test_orders_and_summary_say_what_was_found(outcome: Outcome) -> None:
     (row,) = csv.DictReader(io.StringIO(orders_csv(outcome)))
     assert row["verdict"] == "BLIND"
     assert row["answer"] == "provided"
+    assert (row["number"], row["leaf"], row["answer_leaf"], row["log_leaves"]) == ("0", "1", "2", "3")
+    assert row["log_root"] == outcome.log.readings[-1].root
     summary = json.loads(summary_json(outcome))
     assert summary["crypto"] == "sized"
     assert any("noninterference" in limit for limit in summary["does not show"])

@@ -10,8 +10,10 @@ its size must have its root. Without one, a log that was forked or cut off befor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -58,6 +60,7 @@ PERSONAL_COLUMNS: Final = frozenset(
 )
 """What an answer about a person may hold, from this reader's own schema of the store."""
 _NOBODY: Final = bytes(32)
+_UNTIL: Final = re.compile(r"until ([0-9]{4}-[0-9]{2}-[0-9]{2})")
 
 
 @dataclass(slots=True)
@@ -83,6 +86,8 @@ class LoggedOrder:
     evidence: bytes = _NOBODY
     answered_at: int | None = None
     opened: bool = False
+    until: int = 0
+    """Until when a preservation that was honoured holds, Unix time in seconds."""
     changes: list[tuple[str, int, int]] = field(default_factory=list)
 
 
@@ -298,7 +303,9 @@ class _Reader:
 
     def _set_answer(self, order: LoggedOrder, fields: list[Any]) -> None:
         decoder.array(fields, "answer", 8)
-        if order.state not in {"open"}:
+        # An answer that is opened may stand before a change that the log had while it was sealed.
+        withdrawn = order.sealed and order.state == "withdrawn"
+        if order.state != "open" and not withdrawn:
             raise ProofError("answer", f"order {order.number} is {order.state}: it is answered once")
         order.state = decoder.text(fields[3], "state", 32)
         order.outcome = decoder.text(fields[4], "outcome", 32)
@@ -312,6 +319,12 @@ class _Reader:
             raise ProofError("answer", f"gave {beyond[0]!r}, which the schema does not have: more is held than is said")
         if "Not claimed: " not in order.text:
             raise ProofError("answer", "does not say what it does not claim")
+        if order.kind == "preservation" and (order.state, order.outcome) == ("honoured", "given"):
+            order.until = _preserved_until(order.text)
+        if withdrawn:
+            if order.state == "honoured" and not order.until:
+                raise ProofError("answer", f"order {order.number} was honoured, and withdrawn after it")
+            order.state = "withdrawn"
 
     def _sealed(self, index: int, fields: list[Any]) -> None:
         decoder.array(fields, "sealed", 6)
@@ -362,14 +375,27 @@ class _Reader:
         deadline = decoder.integer(fields[4], "deadline", 0, TIME_S_MAX)
         if change not in {"extended", "appealed", "withdrawn", "released"}:
             raise DecodeError("change", "is of a kind that there is not")
-        if order.state == "withdrawn" or (order.state == "honoured" and change != "released"):
+        if change == "released":
+            self._check_release(order, fields[1])
+        elif order.state in {"withdrawn", "released"} or (
+            order.state == "honoured" and not (change == "withdrawn" and order.until)
+        ):
             raise ProofError("change", f"order {order.number} is {order.state}: it cannot change")
         if change == "extended" and deadline <= order.deadline:
             raise ProofError("change", "an extension ends later than the deadline before it")
         order.changes.append((change, fields[1], deadline))
         order.deadline = deadline
-        if change == "withdrawn":
-            order.state = "withdrawn"
+        if change in {"withdrawn", "released"}:
+            order.state = change
+
+    def _check_release(self, order: LoggedOrder, logged_at: int) -> None:
+        """A preservation ends once: after its day, or after the authority has withdrawn it."""
+        if not order.until:
+            raise ProofError("change", f"order {order.number} is no preservation that the log shows")
+        if order.state not in {"honoured", "withdrawn"}:
+            raise ProofError("change", f"order {order.number} is {order.state}: it is released once")
+        if order.state == "honoured" and logged_at < order.until:
+            raise ProofError("change", f"order {order.number} was released before its day, and not withdrawn")
 
     def _exit(self, index: int, fields: list[Any]) -> None:
         decoder.array(fields, "exit", 8)
@@ -402,6 +428,16 @@ class _Reader:
         verify(old, "log-key", data, decoder.binary(fields[4], "old_signature", 64))
         verify(new, "log-key", data, decoder.binary(fields[5], "new_signature", 64))
         self.log.keys.append((index + 1, new))
+
+
+def _preserved_until(text: str) -> int:
+    """The beginning of the day that the answer to a preservation names, Unix time in seconds (section 15.3)."""
+    days = _UNTIL.findall(text)
+    try:
+        (day,) = days
+        return int(datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        raise ProofError("answer", "does not name the one day until which it preserves") from None
 
 
 def _unsigned(fields: list[Any], signatures: int) -> bytes:

@@ -13,6 +13,7 @@ from typing import Final
 
 from blindpost.errors import UsageError
 from blindpost.files import check_absent, write_new
+from blindpost.preserving import settle
 from relay.asking import find_held, held_content, preserve_held
 from relay.core.answers import Facts, answer_to
 from relay.core.docket import DocketError, Entry, Order, OrderKind
@@ -78,6 +79,7 @@ def serve(home: Path, order: Order, out: Path | None = None, *, memory: bool = F
     if out is not None and order.kind in RECORDING:
         check_absent(out)
     with Desk.at(home, now_s, os.urandom) as desk:
+        settle(desk)
         filed = desk.receive(order)
         number = filed.entry.number
         decision = desk.policy.decision(order)
@@ -124,6 +126,7 @@ def decide(home: Path, number: int, *, honour: bool, out: Path | None = None, un
     if out is not None:
         check_absent(out)
     with Desk.at(home, now_s, os.urandom) as desk:
+        settle(desk)
         entry = desk.docket.entry(number)
         if not entry.is_open:
             raise DocketError(f"order {number} is {entry.state.value}: it is decided")

@@ -10,6 +10,7 @@ from typing import Final
 
 from blindpost.desk import now_s
 from blindpost.files import check_absent, write_new
+from blindpost.preserving import settle
 from relay.asking import end_service, find_held
 from relay.core.answers import date_of
 from relay.core.docket import DocketError, Scope, ScopeKind
@@ -43,6 +44,7 @@ def leave(
     if notice is not None:
         check_absent(notice)
     with Desk.at(home, now_s, os.urandom) as desk:
+        settle(desk)
         if step in {"announce", "extend"} and ends_s <= desk.now_s():
             raise DocketError("the day that is announced must lie ahead")
         before = desk.last_exit(jurisdiction)

@@ -104,7 +104,7 @@ def _page(log: OrderLog, orders: list[LoggedOrder], from_s: int, to_s: int) -> s
                     order.jurisdiction or "sealed",
                     order.issuer or f"sealed until {day_of(order.secret_until)}",
                     order.legal_basis or "sealed",
-                    order.state if not order.sealed or order.opened else "sealed",
+                    _state(order),
                     order.outcome or ("sealed" if order.sealed else "not answered yet"),
                 )
                 for order in orders
@@ -131,6 +131,15 @@ def _page(log: OrderLog, orders: list[LoggedOrder], from_s: int, to_s: int) -> s
         "an outcome <em>ciphertext</em> was not. Not shown: orders that were never logged.</p>",
     ]
     return page("Transparency report", f"{len(orders)} orders", "void" if sealed else "holds", sentence, body)
+
+
+def _state(order: LoggedOrder) -> str:
+    """Where an order stands; of a preservation also until when it holds, or when it ended."""
+    if order.sealed and not order.opened:
+        return "sealed"
+    if order.state == "released":
+        return f"released {day_of(order.changes[-1][1])}"
+    return f"{order.state} until {day_of(order.until)}" if order.state == "honoured" and order.until else order.state
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -5,7 +5,6 @@ Each function does the same either way; what is asked of a running relay goes ov
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,14 +17,19 @@ from relay.control import (
     Found,
     NotRunning,
     PreserveRequest,
+    Preserving,
+    PreservingRequest,
+    ReleaseRequest,
+    Standing,
 )
 from relay.core.docket import Scope
 from relay.holdings import content, found, preserve
 from relay.home import Home
-from relay.process import at_rest
+from relay.process import at_rest, stepped
 from relay.process import run_apart as _run
+from relay.releasing import preserving, release
 
-__all__ = ["end_service", "find_held", "held_content", "preserve_held"]
+__all__ = ["end_service", "find_held", "held_content", "preserve_held", "preserving_still", "release_held"]
 
 
 def find_held(path: Path, scope: Scope) -> Found:
@@ -88,6 +92,38 @@ def preserve_held(path: Path, scope: Scope, until_s: int, leaf: int) -> Found:
     return answer
 
 
+def preserving_still(path: Path) -> frozenset[int]:
+    """The leaves of the orders for which the relay of a home, running or not, preserves something.
+
+    Raises:
+        ControlError: the running relay refused.
+        HomeError: there is no relay's home.
+    """
+    home = Home.open(path)
+    try:
+        with Connection(home.socket_path) as connection:
+            answer = connection.request(PreservingRequest())
+    except NotRunning:
+        answer = _run(_still_at_rest(home))
+    assert isinstance(answer, Preserving)
+    return frozenset(answer.leaves)
+
+
+def release_held(path: Path, leaf: int, standing: tuple[Standing, ...]) -> None:
+    """End what an order preserves at the relay of a home, running or not; on return what it alone kept is erased.
+
+    Raises:
+        ControlError, StoreError: the relay refused, or could not store it.
+        HomeError: there is no relay's home.
+    """
+    home = Home.open(path)
+    try:
+        with Connection(home.socket_path) as connection:
+            connection.request(ReleaseRequest(leaf, standing))
+    except NotRunning:
+        _run(_release_at_rest(home, leaf, standing))
+
+
 def end_service(path: Path, domains: tuple[str, ...]) -> None:
     """End the service for companies at the relay of a home, running or not; durable on return.
 
@@ -112,11 +148,21 @@ async def _end_at_rest(home: Home, domains: tuple[str, ...]) -> None:
 
 async def _preserve_at_rest(home: Home, scope: Scope, until_s: int, leaf: int) -> Found:
     async with at_rest(home) as (service, _):
-        preserved = asyncio.create_task(preserve(service, scope, until_s, leaf))
-        while not preserved.done():
-            await asyncio.sleep(0.01)
+        return await stepped(service, preserve(service, scope, until_s, leaf))
+
+
+async def _still_at_rest(home: Home) -> Preserving:
+    async with at_rest(home) as (service, _):
+        # What became due while nobody served is erased first, some with each step.
+        await service.step()
+        while service.core.has_work():
             await service.step()
-        return await preserved
+        return await preserving(service)
+
+
+async def _release_at_rest(home: Home, leaf: int, standing: tuple[Standing, ...]) -> None:
+    async with at_rest(home) as (service, _):
+        await stepped(service, release(service, leaf, standing))
 
 
 async def _found_at_rest(home: Home, scope: Scope) -> Found:

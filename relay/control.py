@@ -6,9 +6,10 @@ relay's own user, or root. A message is u32(length) and canonical MessagePack, o
     request  [1] status   [2, domain, admin key] tenant_add   [3, out, memory] disclose   [4] seal   [5] stop
              [6, scope, name] find   [7, scope, name, until, leaf] preserve   [8, [domain, …]] end
              [9, scope, name, after] content
+             [11] preserving   [12, leaf, [[scope, name, until, leaf], …]] release
     answer   [0, kind, text] failed   [1, [[name, count], …]] status   [2] done   [3, pid] copied
              [4, files, rotated] sealed   [5, mailboxes, envelopes, body bytes, [held record, …]] found
-             [6, [[seq, mailbox, number, envelope id, expiry, body], …]] content
+             [6, [[seq, mailbox, number, envelope id, expiry, body], …]] content   [11, [leaf, …]] preserving
 
 `disclose` and `seal` are two stages of one order on one connection (relay/disclosure.py): between them the store stands
 still and, with a memory image, the orderer reads the relay's memory. If the connection ends, or nothing comes for
@@ -104,6 +105,26 @@ class ContentRequest(Record, frozen=True, tag=9):
     after: Count
 
 
+class PreservingRequest(Record, frozen=True, tag=11):
+    """For which orders is something preserved now?"""
+
+
+class Standing(Record, frozen=True):
+    """A preservation that holds: whom it is about, until when, and its leaf in the public log."""
+
+    scope: Literal["all", "tenant", "account", "mailbox"]
+    name: Annotated[str, Meta(max_length=ACCOUNT_BYTES_MAX)]
+    until: Count
+    leaf: Count
+
+
+class ReleaseRequest(Record, frozen=True, tag=12):
+    """End what the order of `leaf` preserves; what one of `standing` covers goes on under that one."""
+
+    leaf: Count
+    standing: Annotated[tuple[Standing, ...], Meta(max_length=1_000)]
+
+
 class Failed(Record, frozen=True, tag=0):
     """The request was not served; `kind` is the error's class, `text` its words."""
 
@@ -140,6 +161,12 @@ class Content(Record, frozen=True, tag=6):
     envelopes: Annotated[tuple[tuple[Count, Id, Count, Id, Count, bytes], ...], Meta(max_length=4_096)]
 
 
+class Preserving(Record, frozen=True, tag=11):
+    """The leaves of the orders for which something is preserved."""
+
+    leaves: tuple[Count, ...]
+
+
 class Found(Record, frozen=True, tag=5):
     """What is held: how many mailboxes and waiting envelopes, and for an account the record (wire/held.py)."""
 
@@ -159,8 +186,10 @@ Request: TypeAlias = (
     | PreserveRequest
     | EndRequest
     | ContentRequest
+    | PreservingRequest
+    | ReleaseRequest
 )
-Answer: TypeAlias = Failed | Status | Done | Copied | Sealed | Found | Content
+Answer: TypeAlias = Failed | Status | Done | Copied | Sealed | Found | Content | Preserving
 Serve: TypeAlias = Callable[["Peer", Request], Awaitable[Answer]]
 
 

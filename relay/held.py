@@ -4,7 +4,7 @@ It reads a snapshot of the store, so that nothing which only the process knows g
 out. A table or column that the schema names and the store lacks is an error, never an empty answer.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from relay.control import Found
@@ -27,14 +27,7 @@ class _Row(Protocol):
 
 def mailboxes_of(snapshot: Snapshot, scope: Scope) -> tuple[bytes, ...]:
     """The mailboxes that a scope covers."""
-    wanted: dict[ScopeKind, Callable[[bytes, str], bool]] = {
-        ScopeKind.ALL: lambda _, account: True,
-        ScopeKind.ACCOUNT: lambda _, account: account == scope.name,
-        ScopeKind.MAILBOX: lambda mailbox, _: mailbox.hex() == scope.name,
-        ScopeKind.TENANT: lambda _, account: account.rpartition("@")[2] == scope.name,
-    }
-    covers = wanted[scope.kind]
-    return tuple(row.mailbox for row in snapshot.mailboxes if covers(row.mailbox, row.account))
+    return tuple(row.mailbox for row in snapshot.mailboxes if scope.covers(row.mailbox, row.account))
 
 
 def find(snapshot: Snapshot, scope: Scope) -> Found:

@@ -56,6 +56,7 @@ from wire.leaves import (
     SealedLeaf,
     change_key,
     commitment,
+    preserved_until,
     read_leaf,
     sign_exit,
 )
@@ -210,7 +211,7 @@ class Desk:
             until = entry.order.secret_until_s
             leaf = SealedLeaf(now_s, number, "answer", commitment(record.seal_nonce, record.leaf), until)
         index = self._append(leaf)
-        return Filed(self.docket.answer(number, honoured, now_s), index, sealed)
+        return Filed(self.docket.answer(number, honoured, now_s, _until_s(entry.order, text)), index, sealed)
 
     def extend(self, number: int, deadline_s: int) -> Filed:
         """The authority moves an order's deadline.
@@ -238,6 +239,45 @@ class Desk:
         """
         entry = self.docket.withdraw(number, self.now_s())
         return Filed(entry, self._append(ChangeLeaf(self.now_s(), number, "withdrawn", entry.deadline_s)), sealed=False)
+
+    def take_back(self, number: int) -> Filed:
+        """The authority takes a preservation back before its day.
+
+        Raises:
+            DocketError: it is none, or has ended.
+        """
+        entry = self.docket.take_back(number, self.now_s())
+        return Filed(entry, self._append(ChangeLeaf(self.now_s(), number, "withdrawn", entry.deadline_s)), sealed=False)
+
+    def release(self, number: int) -> Filed:
+        """A preservation has ended, and the relay has erased what was kept.
+
+        Raises:
+            DocketError: it is none, it has not ended, or its text is sealed: the leaf would tell what was asked.
+        """
+        if self.is_closed(number):
+            raise DocketError(f"order {number} is sealed: that a preservation ended is logged once it is opened")
+        entry = self.docket.release(number, self.now_s())
+        return Filed(entry, self._append(ChangeLeaf(self.now_s(), number, "released", entry.deadline_s)), sealed=False)
+
+    def ended(self) -> tuple[Entry, ...]:
+        """Preservations that were taken back or whose day has passed, and of which the log does not say so yet."""
+        over = (OrderState.HONOURED, OrderState.WITHDRAWN)
+        return tuple(
+            entry
+            for entry in self.docket.entries
+            if entry.until_s
+            and entry.state in over
+            and (entry.state is OrderState.WITHDRAWN or entry.until_s <= self.now_s())
+        )
+
+    def standing(self) -> tuple[Entry, ...]:
+        """Preservations that hold."""
+        return tuple(
+            entry
+            for entry in self.docket.entries
+            if entry.state is OrderState.HONOURED and entry.until_s > self.now_s()
+        )
 
     def open_sealed(self, number: int) -> list[int]:
         """Open what is sealed of an order: its text, and that of its answer; returns the openings' places.
@@ -333,6 +373,14 @@ class Desk:
         """Whether an order's text is sealed in the log."""
         return any(isinstance(leaf, SealedLeaf) and leaf.number == number for leaf in self._leaves)
 
+    def is_closed(self, number: int) -> bool:
+        """Whether an order's text is sealed in the log, and has not been opened."""
+        opened = {leaf.index for leaf in self._leaves if isinstance(leaf, OpeningLeaf)}
+        return any(
+            isinstance(leaf, SealedLeaf) and leaf.number == number and index not in opened
+            for index, leaf in enumerate(self._leaves)
+        )
+
     def _order_record(self, number: int, now_s: int, order: Order) -> tuple[_OrderRecord, OrderLeaf | SealedLeaf]:
         subject_nonce, seal_nonce = self._entropy(NONCE_BYTES), self._entropy(NONCE_BYTES)
         subject = commitment(subject_nonce, order.scope.name.encode()) if order.scope.name else NOBODY
@@ -368,7 +416,8 @@ class Desk:
                 docket.receive(self._order(leaf.number))
             elif isinstance(leaf, AnswerLeaf) or (isinstance(leaf, SealedLeaf) and leaf.what == "answer"):
                 text = leaf if isinstance(leaf, AnswerLeaf) else self._answer(leaf.number)
-                docket.answer(leaf.number, text.state == OrderState.HONOURED.value, leaf.logged_at)
+                until_s = _until_s(docket.entry(leaf.number).order, text)
+                docket.answer(leaf.number, text.state == OrderState.HONOURED.value, leaf.logged_at, until_s)
             elif isinstance(leaf, ChangeLeaf):
                 _change(docket, leaf)
         return docket
@@ -413,7 +462,14 @@ def _change(docket: Docket, leaf: ChangeLeaf) -> None:
     elif leaf.change == "appealed":
         docket.appeal(leaf.number, leaf.logged_at)
     elif leaf.change == "withdrawn":
-        docket.withdraw(leaf.number, leaf.logged_at)
+        take = docket.take_back if docket.entry(leaf.number).until_s else docket.withdraw
+        take(leaf.number, leaf.logged_at)
+    elif leaf.change == "released":
+        docket.release(leaf.number, leaf.logged_at)
+
+
+def _until_s(order: Order, answer: AnswerLeaf) -> int:
+    return preserved_until(answer) if order.kind is OrderKind.PRESERVATION else 0
 
 
 def _policy_of(path: Path) -> Policy:

@@ -30,6 +30,8 @@ from relay.control import (
     NotRunning,
     Peer,
     PreserveRequest,
+    PreservingRequest,
+    ReleaseRequest,
     Request,
     SealRequest,
     Status,
@@ -44,6 +46,7 @@ from relay.disclosure import Discloser, end_order, serve_order
 from relay.holdings import content, found, preserve
 from relay.home import Home
 from relay.log import RelayLog
+from relay.releasing import preserving, release
 from relay.service import RelayService, head_of
 from relay.store.sqlite import SqliteStore
 from relay.transport import RelayTransport
@@ -170,6 +173,11 @@ async def _serve_locked(home: Home, ready: Callable[[], None]) -> None:
         if isinstance(request, PreserveRequest):
             scope = Scope(ScopeKind(request.scope), request.name)
             return await preserve(service, scope, request.until, request.leaf)
+        if isinstance(request, PreservingRequest):
+            return await preserving(service)
+        if isinstance(request, ReleaseRequest):
+            await release(service, request.leaf, request.standing)
+            return Done()
         assert isinstance(request, StopRequest)
         loop.call_later(0.05, stop)
         return Done()
@@ -235,6 +243,15 @@ async def at_rest(home: Home) -> AsyncIterator[tuple[RelayService, Discloser]]:
         finally:
             await service.close()
             discloser.close()
+
+
+async def stepped(service: RelayService, work: Coroutine[object, object, T]) -> T:
+    """Run a coroutine that waits for commits to its end at a relay that is not served."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        await asyncio.sleep(0.01)
+        await service.step()
+    return await task
 
 
 def tenant_add(path: Path, domain: str, admin_key: bytes) -> None:

@@ -231,10 +231,7 @@ class RelayService:
             StoreError: the commit failed.
         """
         self.core.admit_tenant(domain, admin_key)
-        admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tenants.append(admitted)
-        self._work.set()
-        await admitted
+        await self.durable()
 
     async def preserve(self, mailbox_ids: tuple[bytes, ...], until_s: int, leaf: int) -> None:
         """Stop expiry and deletion for mailboxes until then; durable on return.
@@ -244,10 +241,18 @@ class RelayService:
             StoreError: the commit failed.
         """
         self.core.preserve(mailbox_ids, until_s, leaf)
-        preserved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tenants.append(preserved)
+        await self.durable()
+
+    async def durable(self) -> None:
+        """Wait until what the core was asked for is committed: at least the next batch of it.
+
+        Raises:
+            StoreError: the commit failed.
+        """
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tenants.append(committed)
         self._work.set()
-        await preserved
+        await committed
 
     def rotate(self, seed: bytes) -> Rotation:
         """Change the signing key; to be called while the store is held. The caller saves the key before it lets go."""

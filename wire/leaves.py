@@ -9,6 +9,8 @@ Rules: `logged_at` never falls; an order is numbered from 0 without gaps; what r
 it. Those that read a whole log check that (audit/tlog.py); here is one leaf at a time.
 """
 
+import re
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Final, TypeAlias, get_args
 
@@ -42,6 +44,7 @@ __all__ = [
     "check_key_change",
     "check_opening",
     "commitment",
+    "preserved_until",
     "read_leaf",
     "sign_exit",
     "verify_begins",
@@ -50,6 +53,8 @@ __all__ = [
 NONCE_BYTES: Final = 32
 NOBODY: Final = bytes(HASH_BYTES)
 """In the place of a commitment or a hash where there is nothing to commit to."""
+
+_UNTIL: Final = re.compile(r"until ([0-9]{4}-[0-9]{2}-[0-9]{2})")
 
 Word = Annotated[str, Meta(min_length=1, max_length=32)]
 Line = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -209,6 +214,25 @@ def check_opening(sealed: SealedLeaf, opening: OpeningLeaf) -> Leaf:
     if not isinstance(leaf, wanted) or leaf.number != sealed.number:
         raise FormatError("opening", f"is no {sealed.what} of that number")
     return leaf
+
+
+def preserved_until(answer: AnswerLeaf) -> int:
+    """Until when an answer to a preservation says that it holds: the beginning of the day of `until YYYY-MM-DD`.
+
+    Returns:
+        Unix time in seconds; 0: nothing is preserved by it.
+
+    Raises:
+        FormatError: something is, and the answer names no day or several.
+    """
+    if (answer.state, answer.outcome) != ("honoured", "given"):
+        return 0
+    days = _UNTIL.findall(answer.text)
+    try:
+        (day,) = days
+        return int(datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        raise FormatError("answer text", "does not name the one day until which it preserves") from None
 
 
 def begin_log(

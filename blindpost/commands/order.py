@@ -88,6 +88,19 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
     _add_number(parser)
     parser = add_command(
         family,
+        "release",
+        summary="the authority takes a preservation back before its day: it ends",
+        description=(
+            "Logs that the order was withdrawn, has the relay erase what it alone had kept, and logs that it ended. "
+            "A mailbox for which another preservation holds goes on under that one. A preservation whose day has "
+            "passed needs no command: whichever next one writes the log says first that it ended."
+        ),
+        examples=("blindpost order release 3 --home relay",),
+        run=_release,
+    )
+    _add_number(parser)
+    parser = add_command(
+        family,
         "open",
         summary="open what is sealed of an order in the log",
         description=(
@@ -282,8 +295,14 @@ def _line(entry: "Entry") -> str:
     deadline = f", by {_date(entry.deadline_s)}" if entry.deadline_s else ""
     return (
         f"{entry.number}: {order.kind.value} of {_date(order.received_s)}, {order.jurisdiction}, {order.issuer}"
-        f"{deadline}: {entry.state.value}"
+        f"{deadline}: {_state(entry)}"
     )
+
+
+def _state(entry: "Entry") -> str:
+    if entry.until_s and entry.state.value == "honoured":
+        return f"honoured until {_date(entry.until_s)}"
+    return f"released {_date(entry.changed_s)}" if entry.state.value == "released" else entry.state.value
 
 
 def _show(options: Options) -> int:
@@ -301,7 +320,10 @@ def _show(options: Options) -> int:
 
 
 def _extend(options: Options) -> int:
+    from blindpost.preserving import settle
+
     with _desk(options) as desk:
+        settle(desk)
         filed = desk.extend(options.number, options.deadline)
     print(f"order {options.number}: by {_date(filed.entry.deadline_s)}; leaf {filed.index}")
     return 0
@@ -315,13 +337,36 @@ def _decide(options: Options) -> int:
 
 
 def _withdraw(options: Options) -> int:
+    from blindpost.preserving import settle
+
     with _desk(options) as desk:
+        settle(desk)
+        entry = desk.docket.entry(options.number)
+        if entry.until_s and entry.state.value == "honoured":
+            raise CommandError(
+                f"order {options.number} was honoured, and is kept until {_date(entry.until_s)}",
+                f"blindpost order release {options.number}",
+            )
         filed = desk.withdraw(options.number)
     print(f"order {options.number}: withdrawn; leaf {filed.index}")
     return 0
 
 
+def _release(options: Options) -> int:
+    from blindpost.preserving import release
+
+    withdrawn, ended = release(home_of(options), options.number)
+    print(f"order {options.number}: withdrawn; leaf {withdrawn.index}")
+    if ended is None:
+        print("the relay has erased what it kept; the log says so once the order is opened, since it is sealed")
+    else:
+        print(f"order {options.number}: released, what was kept is erased; leaf {ended.index}")
+    return 0
+
+
 def _open(options: Options) -> int:
+    from blindpost.preserving import settle
+
     with _desk(options) as desk:
         until = desk.docket.entry(options.number).order.secret_until_s
         if not options.lifted and time.time() < until:
@@ -329,6 +374,7 @@ def _open(options: Options) -> int:
                 f"order {options.number} is sealed until {_date(until)}", "--lifted, if a court has lifted the seal"
             )
         indexes = desk.open_sealed(options.number)
+        settle(desk)
     print(f"order {options.number}: opened; leaves {', '.join(map(str, indexes))}")
     return 0
 

@@ -463,6 +463,10 @@ class RelayCore:
         )
         self._signing_key = new
         self._rotations = (*self._rotations, rotation)
+    def preserved_by(self, leaf: int) -> tuple[tuple[bytes, str], ...]:
+        """What the order of a leaf preserves: each mailbox, and the account whose it is."""
+        return self._mailboxes.preservations.preserved_by(leaf)
+
         self._rotations_waiting.append(encode(rotation))
         self._links.rotate(new, self._rotations)
         return rotation

@@ -4,6 +4,8 @@
         │  └──appeal─▶ APPEALED ─┼─answer─▶ HONOURED | REFUSED
         └────────────────────────┴─withdraw─▶ WITHDRAWN      (a refused order can still be extended or withdrawn)
 
+    HONOURED until a day ─its day has passed, or take_back─▶ WITHDRAWN─▶ RELEASED       (a preservation)
+
 It knows records, states and times that are handed in; policy.py says what is done, answers.py what is said, and
 whoever writes the public log (relay/orders.py) keeps both. Nothing here asks whether an order is lawful: people do.
 
@@ -16,7 +18,7 @@ Sources: docs/orders.md.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum, unique
 from typing import Final
 
@@ -85,6 +87,8 @@ class OrderState(StrEnum):
     HONOURED = "honoured"
     REFUSED = "refused"
     WITHDRAWN = "withdrawn"
+    RELEASED = "released"
+    """A preservation that has ended, and what was kept is erased."""
 
 
 _OPEN: Final = frozenset({OrderState.RECEIVED, OrderState.EXTENDED, OrderState.APPEALED})
@@ -124,6 +128,14 @@ class Scope:
 
     def __str__(self) -> str:
         return self.name or self.kind.value
+
+    def covers(self, mailbox_id: bytes, account: str) -> bool:
+        """Whether a mailbox, and the account whose it is, are within it."""
+        if self.kind is ScopeKind.ACCOUNT:
+            return account == self.name
+        if self.kind is ScopeKind.MAILBOX:
+            return mailbox_id.hex() == self.name
+        return self.kind is ScopeKind.ALL or account.rpartition("@")[2] == self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +197,7 @@ class Entry:
         deadline_s: the present deadline, with its extensions; 0: none.
         changed_s: when the state last changed.
         extensions: how often the deadline was moved.
+        until_s: until when a preservation that was honoured holds, Unix time in seconds; 0: nothing goes on.
     """
 
     number: int
@@ -193,6 +206,7 @@ class Entry:
     deadline_s: int
     changed_s: int
     extensions: int = 0
+    until_s: int = 0
 
     @property
     def is_open(self) -> bool:
@@ -261,7 +275,8 @@ class Docket:
             raise DocketError(f"order {number}: an extension must end later than the deadline before it, and than now")
         state = OrderState.REFUSED if entry.state is OrderState.REFUSED else OrderState.EXTENDED
         self._passed.discard(number)
-        return self._set(Entry(number, entry.order, state, deadline_s, now_s, entry.extensions + 1))
+        extensions = entry.extensions + 1
+        return self._set(replace(entry, state=state, deadline_s=deadline_s, changed_s=now_s, extensions=extensions))
 
     def appeal(self, number: int, now_s: int) -> Entry:
         """The relay contests it before a court; the answer waits.
@@ -271,14 +286,20 @@ class Docket:
         """
         return self._move(number, now_s, _OPEN, OrderState.APPEALED, "appealed")
 
-    def answer(self, number: int, honoured: bool, now_s: int) -> Entry:
+    def answer(self, number: int, honoured: bool, now_s: int, until_s: int = 0) -> Entry:
         """The relay answers.
+
+        Args:
+            number: the order's.
+            honoured: or refused.
+            now_s: Unix time in seconds.
+            until_s: until when it preserves by that.
 
         Raises:
             DocketError: it is settled.
         """
         state = OrderState.HONOURED if honoured else OrderState.REFUSED
-        return self._move(number, now_s, _OPEN, state, "answered")
+        return self._set(replace(self._move(number, now_s, _OPEN, state, "answered"), until_s=until_s))
 
     def withdraw(self, number: int, now_s: int) -> Entry:
         """The authority takes it back.
@@ -287,6 +308,28 @@ class Docket:
             DocketError: it was honoured or withdrawn before.
         """
         return self._move(number, now_s, _OPEN | {OrderState.REFUSED}, OrderState.WITHDRAWN, "withdrawn")
+
+    def take_back(self, number: int, now_s: int) -> Entry:
+        """The authority takes a preservation back before its day; `release` follows when what was kept is erased.
+
+        Raises:
+            DocketError: it is none, or was not honoured, or was taken back before.
+        """
+        if not self.entry(number).until_s:
+            raise DocketError(f"order {number} preserves nothing: there is nothing to release")
+        return self._move(number, now_s, frozenset({OrderState.HONOURED}), OrderState.WITHDRAWN, "released")
+
+    def release(self, number: int, now_s: int) -> Entry:
+        """A preservation has ended, and what was kept is erased.
+
+        Raises:
+            DocketError: it is none, or it holds until a later day and was not taken back.
+        """
+        entry = self.entry(number)
+        if not entry.until_s or (entry.state is OrderState.HONOURED and now_s < entry.until_s):
+            raise DocketError(f"order {number} is no preservation that has ended")
+        states = frozenset({OrderState.HONOURED, OrderState.WITHDRAWN})
+        return self._move(number, now_s, states, OrderState.RELEASED, "released")
 
     def next_deadline_s(self) -> int | None:
         """When the next deadline passes, Unix time in seconds; None if there is none."""
@@ -305,7 +348,7 @@ class Docket:
 
     def _move(self, number: int, now_s: int, states: frozenset[OrderState], state: OrderState, word: str) -> Entry:
         entry = self._allowed(number, now_s, states, word)
-        return self._set(Entry(number, entry.order, state, entry.deadline_s, now_s, entry.extensions))
+        return self._set(replace(entry, state=state, changed_s=now_s))
 
     def _allowed(self, number: int, now_s: int, states: frozenset[OrderState], word: str) -> Entry:
         entry = self.entry(number)

@@ -110,6 +110,10 @@ class Preservations:
         """
         self._taken_back.append((leaf, dict(instead)))
 
+    def preserved_by(self, leaf: int) -> tuple[tuple[bytes, str], ...]:
+        """The mailboxes that the order of a leaf preserves, each with the account whose it is."""
+        return tuple((one.id, one.account) for one in self.preserved.values() if _of(one).leaf == leaf)
+
     def leaves(self) -> frozenset[int]:
         """The leaves of the orders by which something is preserved now."""
         return frozenset(_of(mailbox).leaf for mailbox in self.preserved.values())

@@ -70,6 +70,7 @@ order show
 order extend
 order decide
 order withdraw
+order release
 order open
 order exit
 log verify

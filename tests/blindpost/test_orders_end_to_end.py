@@ -29,8 +29,10 @@ def test_orders_on_a_running_relay_are_answered_logged_and_audited(world: World)
 
     told = world.run("order", "subscriber", *about, "--out", "omar.held", "--issuer", "A court", "--jurisdiction", "CA")
     assert "answer: given" in told
-    world.run("mydata", *about, "--out", "own.held")
-    assert (folder / "omar.held").read_bytes() == (folder / "own.held").read_bytes()
+    world.run("mydata", *about, "--out", "operators.held")
+    assert "when the device was enrolled" in world.person("mydata", "--home", "omar", "--out", "own.held")
+    for copy in ("operators.held", "own.held"):
+        assert (folder / "omar.held").read_bytes() == (folder / copy).read_bytes()
     held = read_held((folder / "omar.held").read_bytes())
     assert {table.table: len(table.rows) for table in held.tables}["envelopes"] == 1
     assert "enrolled_day" in world.run("mydata", "--read", "omar.held")
@@ -50,14 +52,19 @@ def test_orders_on_a_running_relay_are_answered_logged_and_audited(world: World)
     assert "1 mailboxes are preserved by order, and hold 1 envelopes that were" in " ".join(told.split())
     assert told.startswith("BLIND")
     assert "answer: refused" in world.run("order", "ghost", *about)
+    assert "released, what was kept is erased" in world.run("order", "release", "2", "--home", "relay")
+    world.run("order", "wholesale", "--home", "relay", "--out", "afterwards")
+    told = world.run("audit", "afterwards", *CARD, "--order", "afterwards/order.toml")
+    assert told.startswith("BLIND")
+    assert "preserved by order" not in told
 
     assert world.stop_relay() == 0
     world.run("order", "keys", "--home", "relay", "--jurisdiction", "GB", "--secret-until", until_day(90))
-    world.run("order", "open", "5", "--home", "relay", status=69)
+    world.run("order", "open", "6", "--home", "relay", status=69)
     world.run("log", "mirror", "--home", "relay", "--out", "mirror")
     assert "1 sealed" in world.run("log", "verify", "mirror", *CARD)
     world.run("transparency-report", "--home", "relay", "--from", "2020-01-01", "--to", until_day(1), "--out", "report")
-    world.run("order", "open", "5", "--home", "relay", "--lifted")
+    world.run("order", "open", "6", "--home", "relay", "--lifted")
     world.run("log", "prove", "4", "--home", "relay", "--out", "leaf.tlog-proof")
     told = world.run(
         *("log", "verify", "relay/transparency", *CARD, "--checkpoint", "mirror/checkpoint"),

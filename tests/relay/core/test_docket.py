@@ -140,3 +140,20 @@ def test_a_policy_decides_by_jurisdiction_then_by_default() -> None:
 def test_a_policy_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(FormatError, match=r"policy|jurisdiction"):
         Policy.from_toml(text)
+
+
+def test_a_preservation_is_released_after_its_day_or_when_it_was_taken_back() -> None:
+    docket = Docket()
+    scope = Scope(ScopeKind.ACCOUNT, "omar@karachi.example")
+    for number in range(3):
+        docket.receive(replace(WHOLESALE, kind=OrderKind.PRESERVATION, scope=scope))
+        docket.answer(number, honoured=True, now_s=NOW_S, until_s=0 if number == 2 else NOW_S + 100)
+    with pytest.raises(DocketError, match="no preservation that has ended"):
+        docket.release(0, NOW_S + 99)
+    assert docket.release(0, NOW_S + 100).state is OrderState.RELEASED
+    assert docket.take_back(1, NOW_S + 5).state is OrderState.WITHDRAWN
+    assert docket.release(1, NOW_S + 6).state is OrderState.RELEASED
+    for number in range(3):
+        for change in (docket.release, docket.take_back, docket.withdraw):
+            with pytest.raises(DocketError):
+                change(number, NOW_S + 200)

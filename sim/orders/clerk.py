@@ -11,7 +11,7 @@ What the docket has no step for is not logged: orders to the carriers that do no
 withdrawal of what was honoured before; a return after an exit that was completed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -253,6 +253,11 @@ class Clerk:
         return f"{said}: {' '.join((first, rest)).strip()}."
 
     # ---- the log
+
+    @property
+    def readings(self) -> Sequence[LogReading]:
+        """The log as it was read so far."""
+        return self._reader.readings
 
     def read(self, after: str) -> LogReading:
         """Let audit/ read the log."""

@@ -27,6 +27,7 @@ from sim.engine.disk import Disk, SimulatedStore
 from sim.engine.handset import Handset
 from sim.engine.machine import Machine
 from sim.swarm.bodies import SealedTexts
+from sim.swarm.log_bugs import answer_without_leaf, checkpoint_forgets, leaf_rewritten_after_restart
 from sim.swarm.witness import Invariant
 from sim.world import replaced
 from wire.commands import Ack, Submit
@@ -329,6 +330,16 @@ def _bugs() -> Iterator[Bug]:
     yield Bug("text-in-log", dark, "a debug line when a commit fails, in hexadecimal", _text_in_log)
     yield Bug("chain-forked-after-crash", appends, "the last header is forgotten at a start", _chain_forked_after_crash)
     yield Bug("commit-dated-back", appends, "headers follow the clock when it jumps back", _commit_dated_back)
+    yield Bug(
+        "leaf-rewritten-after-restart",
+        appends,
+        "the public log dates its last leaf anew when it is opened",
+        leaf_rewritten_after_restart,
+    )
+    yield Bug(
+        "answer-without-leaf", appends, "an order is answered, and the public log has no leaf", answer_without_leaf
+    )
+    yield Bug("checkpoint-forgets", appends, "the public log goes on from the checkpoint before", checkpoint_forgets)
     yield Bug("ack-lost-on-restart", acks, "erasures are written behind, a crash loses them", _ack_lost_on_restart)
     yield Bug("ack-not-erased", acks, "an acked envelope gets a tombstone and stays", _ack_not_erased)
     yield Bug("bytes-left-in-file", acks, "SQLite without secure_delete", _bytes_left_in_file)

@@ -1,8 +1,8 @@
 """Random scenarios: one seed, one scenario, as the tree that a TOML file is.
 
 They are small, a few people for a few hours, and hard: quotas that fill, networks that lose, several faults of several
-kinds, absences without notice, a state that blocks and gives in. A small world reaches rare states sooner than a large
-one, and what fails in it can be read.
+kinds, absences without notice, a state that blocks and gives in, orders that are moved, sealed, opened and withdrawn. A
+small world reaches rare states sooner than a large one, and what fails in it can be read.
 """
 
 import random
@@ -24,6 +24,22 @@ FAULT_KINDS: Final = (
     "partition",
 )
 _LANDS: Final = ("Northland", "Southland")
+ORDER_KINDS: Final = (
+    "wholesale-content",
+    "content-of-person",
+    "interception",
+    "subscriber-record",
+    "past-metadata",
+    "preservation",
+    "key-disclosure",
+    "weakness",
+    "secrecy",
+    "seizure",
+)
+"""Kinds that change nothing of the service; a block is drawn for itself."""
+_COURSES: Final = ("honour", "refuse", "appeal", "leave")
+_ORDERS_SHARE: Final = 0.35
+"""Of the scenarios; a log costs more than the rest of a small run."""
 _EVEN_HOURS: Final = [1.0] * 24
 _EVEN_DAYS: Final = [1.0] * 7
 
@@ -57,6 +73,10 @@ def scenario_tree(seed: int) -> Tree:
     }
     if rng.random() < 0.15:
         tree["order"] = [_block(rng, hours)]
+    if rng.random() < _ORDERS_SHARE:
+        tree["order"] = [*tree.get("order", ()), *(_order(rng, hours, number) for number in range(rng.randint(1, 3)))]
+        for jurisdiction in tree["jurisdiction"]:
+            jurisdiction["answers"] = {kind: rng.choice(_COURSES) for kind in rng.sample(ORDER_KINDS, 4)}
     return tree
 
 
@@ -145,6 +165,26 @@ def _block(rng: random.Random, hours: int) -> Tree:
         "jurisdiction": rng.choice(_LANDS),
         "issuer": "the regulator",
     }
+
+
+def _order(rng: random.Random, hours: int, number: int) -> Tree:
+    """An order whose deadline lies behind its withdrawal: leaving is announced, and no service ends or is blocked."""
+    served, moved, opened, ends = sorted(_moment(rng, hours) for _ in range(4))
+    order: Tree = {
+        "id": f"order-{number}",
+        "date": served,
+        "kind": rng.choice(ORDER_KINDS),
+        "jurisdiction": rng.choice(_LANDS),
+        "issuer": "a court",
+    }
+    if rng.random() < 0.6:
+        order["withdrawn"] = ends
+        order["deadline"] = ends + timedelta(days=rng.randint(3, 30))
+        if served < moved and rng.random() < 0.5:
+            order["extension"] = [{"on": moved, "deadline": order["deadline"] + timedelta(days=1)}]
+    if served < opened and rng.random() < 0.3:
+        order |= {"sealed": True, "opened": opened}
+    return order
 
 
 def _moment(rng: random.Random, hours: int) -> datetime:

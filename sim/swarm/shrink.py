@@ -2,9 +2,10 @@
 
     small = shrunk(tree, still_fails, until)
 
-Parts are faults and their moments, orders, companies, people, contacts, messages, hours, and each condition of the
-network. Fewer of them first, large steps before small ones (Zeller and Hildebrandt, ddmin); whatever makes the failure
-go away is put back. The seed stays, but a smaller scenario draws otherwise: each step is a run that fails by itself.
+Parts are faults and their moments, orders and what happens to them, companies, people, contacts, messages, hours, and
+each condition of the network. Fewer of them first, large steps before small ones (Zeller and Hildebrandt, ddmin);
+whatever makes the failure go away is put back. The seed stays, but a smaller scenario draws otherwise: each step is a
+run that fails by itself.
 """
 
 import copy
@@ -35,6 +36,7 @@ _DULL: Final = (
     ("relay", "retention_days", 30),
 )
 """What is nothing special."""
+_ORDER_MOMENTS: Final = ("date", "withdrawn", "opened")
 
 
 def size_of(tree: Tree) -> dict[str, int]:
@@ -80,6 +82,7 @@ def shrunk(tree: Tree, still_fails: Callable[[Tree], bool], has_time: Callable[[
 def candidates(tree: Tree) -> Iterator[Tree]:
     """Scenarios with something less, the largest steps first."""
     yield from _without(tree, "order")
+    yield from _plainer_orders(tree)
     yield from _without(tree, "fault")
     yield from _fewer_moments(tree)
     yield from _without(tree, "tenant", keep=1)
@@ -124,6 +127,17 @@ def _without(tree: Tree, name: str, keep: int = 0) -> Iterator[Tree]:
             yield _with(tree, (name,), parts[:number] + parts[number + 1 :])
 
 
+def _plainer_orders(tree: Tree) -> Iterator[Tree]:
+    """Without what happened to an order after it was served; what a later step needs goes with it."""
+    for number, order in enumerate(tree.get("order", ())):
+        for names in (("extension",), ("opened", "sealed"), ("withdrawn", "deadline", "extension")):
+            # A block that is never lifted would be another scenario.
+            if names[0] in order and order["kind"] != "block":
+                yield _with(
+                    tree, ("order", number), {name: value for name, value in order.items() if name not in names}
+                )
+
+
 def _fewer_moments(tree: Tree) -> Iterator[Tree]:
     for number, fault in enumerate(tree["fault"]):
         moments = fault["at"]
@@ -139,7 +153,7 @@ def _shorter(tree: Tree) -> Iterator[Tree]:
         return
     end: datetime = tree["start"] + timedelta(days=days) - timedelta(seconds=1)
     dated = [moment for fault in tree["fault"] for moment in fault["at"]]
-    dated += [order["withdrawn"] for order in tree.get("order", ())]
+    dated += [moment for order in tree.get("order", ()) for moment in _moments_of(order)]
     if any(moment > end for moment in dated):
         # What happens later happens earlier: in proportion.
         tree = _squeezed(tree)
@@ -159,5 +173,13 @@ def _squeezed(tree: Tree) -> Tree:
     for fault in changed["fault"]:
         fault["at"] = [nearer(moment) for moment in fault["at"]]
     for order in changed.get("order", ()):
-        order["date"], order["withdrawn"] = nearer(order["date"]), nearer(order["withdrawn"])
+        order |= {name: nearer(order[name]) for name in _ORDER_MOMENTS if name in order}
+        for extension in order.get("extension", ()):
+            extension["on"] = nearer(extension["on"])
     return changed
+
+
+def _moments_of(order: Tree) -> list[datetime]:
+    """When something happens to an order; a deadline is a date in its text."""
+    stated = [order[name] for name in _ORDER_MOMENTS if name in order]
+    return stated + [extension["on"] for extension in order.get("extension", ())]

@@ -7,7 +7,7 @@ from sim.scenario.scenario import Scenario, from_toml, load
 from sim.scenarios import names, shipped
 from sim.strategies import swarm_scenarios
 from sim.swarm.bugs import BUGS, planted
-from sim.swarm.generate import FAULT_KINDS, scenario_tree
+from sim.swarm.generate import FAULT_KINDS, ORDER_KINDS, scenario_tree
 from sim.swarm.shrink import candidates, shrunk, size_of
 from sim.swarm.swarm import find_bug, run_swarm, try_seed
 from sim.swarm.toml_text import to_toml
@@ -81,8 +81,14 @@ def test_random_scenarios_reach_every_kind_of_fault() -> None:
     assert kinds == set(FAULT_KINDS)
 
 
+def test_random_scenarios_reach_whatever_can_happen_to_an_order() -> None:
+    orders = [order for seed in range(80) for order in scenario_tree(seed).get("order", ())]
+    assert {"deadline", "extension", "withdrawn", "sealed", "opened"} <= {name for order in orders for name in order}
+    assert set(ORDER_KINDS) < {order["kind"] for order in orders}
+
+
 def test_random_scenarios_are_scenarios_and_so_is_whatever_they_are_shrunk_to() -> None:
-    for seed in range(10):
+    for seed in range(20):
         tree = scenario_tree(seed)
         assert from_toml(to_toml(tree, "a comment")).seed == seed
         for smaller in candidates(tree):

@@ -332,7 +332,7 @@ class WireDevice:
                 self._answered(command.ref)
             elif isinstance(command, Refusal):
                 self._on_refusal(command)
-            else:
+            elif isinstance(command, Linked):
                 await self._on_linked(command)
         for start in range(0, len(acks), 256):
             self._ack(tuple(acks[start : start + 256]))

@@ -21,6 +21,7 @@ from client.content import Content
 from client.device import Device
 from client.errors import Unknown
 from client.records import HeldReceipt
+from client.state import Settings
 from wire.codec import decode
 from wire.receipt import CommitHeader
 
@@ -44,8 +45,12 @@ def check_no_home(home: Path) -> None:
         raise CommandError(f"{home} is not empty", "a new device needs a folder of its own", ExitStatus.CANNOT_CREATE)
 
 
-def open_device(options: Options) -> Device:
+def open_device(options: Options, settings: Settings | None = None) -> Device:
     """Open the device that the options name.
+
+    Args:
+        options: the parsed options, with a home and those of a passphrase.
+        settings: how the device behaves while the command runs; without them as always.
 
     Raises:
         UsageError: no home is named, or no passphrase can be had.
@@ -54,7 +59,7 @@ def open_device(options: Options) -> Device:
     home = home_of(options)
     if not home.is_dir():
         raise CommandError(f"{home} is no folder", "see 'blindpost device new --help'", ExitStatus.CONFIGURATION)
-    return Device.open(home, read_passphrase(options, f"the device in {home}"))
+    return Device.open(home, read_passphrase(options, f"the device in {home}"), settings=settings)
 
 
 @asynccontextmanager

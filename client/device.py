@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from client import kept, own_devices, people, receiving, sending
+from client import kept, own_devices, own_record, people, receiving, sending
 from client.beginning import make_first, make_further
 from client.content import NO_REPLY, Content
 from client.content import Kind as ContentKind
@@ -38,6 +38,7 @@ from client.store import Store
 from client.transport import Transport
 from keys.vault import STANDARD, Cost
 from wire.card import RelayCard
+from wire.held import Held
 from wire.identity import Token
 from wire.limits import ID_BYTES
 
@@ -435,6 +436,19 @@ class Device:
             SignatureError, Alarm: the list is not to be believed.
         """
         return own_devices.accept(self._running, approval)
+
+    # What is held
+
+    async def held_record(self, wait_s: float | None = None) -> Held:
+        """All that the relay holds about this account, as an authority would get it (wire/held.py, docs/orders.md).
+
+        Raises:
+            NotEnrolled: this device has no account yet.
+            Refused: this device may not ask, or the record is larger than 64 MiB.
+            RecordFalse: what came is not a record of this account and device.
+            Unknown: not within `wait_s` seconds; the relay gives an account one record each 10 s.
+        """
+        return await own_record.own_record(self._running, wait_s)
 
     # What the person must be told
 

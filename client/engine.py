@@ -28,6 +28,7 @@ from client.link import (
     Event,
     Link,
     ReceiptsEvent,
+    RecordPieceEvent,
     RefusedEvent,
     UpEvent,
     WelcomeRefusedEvent,
@@ -45,7 +46,7 @@ from wire.identity import device_tag
 
 __all__ = ["Answer", "Engine"]
 
-Answer = DoneEvent | DirectoryEvent
+Answer = DoneEvent | DirectoryEvent | RecordPieceEvent
 # Packets that are handled before what they caused is sent: one commit of the relay often comes as several.
 _PACKETS_PER_TURN = 64
 
@@ -264,6 +265,8 @@ class Engine:
                         self.arrived.set()
                 elif not self.outbox.on_directory(event):
                     self._answer(event.ref, event)
+            case RecordPieceEvent(ref):
+                self._answer(ref, event)
             case RefusedEvent():
                 self._on_refused(event, now_s)
             case AgainEvent():

@@ -28,6 +28,7 @@ __all__ = [
     "ListRolledBack",
     "NotEnrolled",
     "ReceiptForged",
+    "RecordFalse",
     "Refused",
     "RelayKeyWrong",
     "StoreFailed",
@@ -153,6 +154,18 @@ class ListForked(Alarm):
 
 class ReceiptForged(Alarm):
     """A receipt that does not verify for the envelope that it is given for."""
+
+
+class RecordFalse(Alarm):
+    """What the relay gave as all that it holds about this account is not that: malformed, incomplete, of another.
+
+    Args:
+        why: what is wrong with it, in words.
+    """
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"what the relay holds about this account: its record is not to be believed: {why}")
 
 
 class BodyChanged(Alarm):

@@ -37,6 +37,7 @@ from wire.commands import (
     Linked,
     LinkedDevice,
     Receipts,
+    RecordPiece,
     Refusal,
     RelayCommand,
     decode_relay_commands,
@@ -71,6 +72,7 @@ __all__ = [
     "Event",
     "Link",
     "ReceiptsEvent",
+    "RecordPieceEvent",
     "RefusedEvent",
     "UpEvent",
     "WelcomeRefusedEvent",
@@ -147,6 +149,17 @@ class DeliveryEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordPieceEvent:
+    """A piece of what the relay holds about the account; not verified yet."""
+
+    ref: int
+    record: bytes
+    total: int
+    offset: int
+    piece: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class WelcomeRefusedEvent:
     """A welcome was not one of this card's relay; the broker, or whoever answers, made it up."""
 
@@ -161,6 +174,7 @@ Event = (
     | DirectoryEvent
     | DoneEvent
     | DeliveryEvent
+    | RecordPieceEvent
     | WelcomeRefusedEvent
 )
 
@@ -382,6 +396,10 @@ class Link:
                         events.append(DirectoryEvent(ref, signed_list, bundles))
                 case Done(refs):
                     events.extend(self._done(refs))
+                case RecordPiece(ref, record, total, offset, piece):
+                    if ref in self._asked:
+                        self.settle(ref)
+                        events.append(RecordPieceEvent(ref, record, total, offset, piece))
                 case Linked():
                     pass  # `linked` is said once, in the first frame; a second one adds nothing
         return events

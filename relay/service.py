@@ -3,6 +3,7 @@
     transport.receive ─▶ core.receive            packets become commands that wait
     core.take_batch ─▶ store.commit (thread) ─▶ core.committed or core.aborted
     core.take_reads ─▶ store.read (thread) ─▶ core.loaded
+    core.take_record ─▶ store.rows (thread) ─▶ records.py ─▶ core.record_made
     core.take_packets ─▶ transport.send          receipts, deliveries, refusals; sealed when they leave
 
 Rules:
@@ -25,8 +26,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from relay.core import Batch, Read, RelayCore, Snapshot
-from relay.core.events import CoreCounters
+from relay.core.events import CoreCounters, RowNumbers
 from relay.log import RelayLog
+from relay.records import RecordMaker
 from relay.store.protocol import Store, StoreError
 from relay.tasks import end_tasks
 from relay.transport import RelayTransport, TransportClosed
@@ -113,6 +115,7 @@ class RelayService:
         self._closed = False
         self._ran = False
         self._failure: str | None = None
+        self._records = RecordMaker(core, self._rows, clock_ms, self._record_made)
         # What the last COMMIT took; the first goes to the thread.
         self._commit_s = float("inf")
 
@@ -173,6 +176,7 @@ class RelayService:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        await self._records.close()
         try:
             async with self._standing:
                 # Two rounds are enough for what waits, and under a full disk the stop does not take for ever.
@@ -321,6 +325,7 @@ class RelayService:
         if self._tenants or self.core.has_work():
             await self._commit()
         await self._read()
+        await self._records.step()
         now_ms = self._clock_ms()
         if self._checkpoint_due_ms() <= now_ms:
             await self._checkpoint()
@@ -403,6 +408,13 @@ class RelayService:
         bodies = iter(self.store.read([seq for read in reads for seq in read.seqs]))
         return [(read, [next(bodies) for _ in read.seqs]) for read in reads]
 
+    async def _rows(self, numbers: RowNumbers) -> Snapshot:
+        return await self.in_thread(self.store.rows, numbers)
+
+    def _record_made(self) -> None:
+        self._packets.set()
+        self._work.set()
+
     def _checkpoint_due_ms(self) -> int | float:
         if self._first_commit_ms is None:
             return float("inf")
@@ -429,7 +441,7 @@ class RelayService:
             due_ms = min(due_ms, self._reads_after_ms)
         if self._unreported():
             due_ms = min(due_ms, self._reported_ms + REPORT_MS)
-        if self.core.has_work() or (self.core.has_reads() and not self._reads):
+        if self.core.has_work() or (self.core.has_reads() and not self._reads) or self.core.wants_record(now_ms):
             due_ms = now_ms
         if due_ms != float("inf"):
             self._timer = asyncio.get_running_loop().call_later(max(0.0, (due_ms - now_ms) / 1_000), self._work.set)

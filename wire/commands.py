@@ -18,6 +18,8 @@ from wire.limits import (
     DEVICES_PER_ACCOUNT_MAX,
     DEVICES_PER_LINK_MAX,
     ENVELOPES_PER_SUBMIT_MAX,
+    HELD_BYTES_MAX,
+    HELD_PIECE_BYTES_MAX,
     ONE_TIME_PREKEYS_PER_UPLOAD_MAX,
     REFUSAL_FIELD_BYTES_MAX,
     TOKENS_PER_ACK_MAX,
@@ -28,6 +30,7 @@ from wire.receipt import ReceiptEntry
 __all__ = [
     "Ack",
     "AddPrekeys",
+    "AskRecord",
     "Delivered",
     "Delivery",
     "DeviceCommand",
@@ -40,6 +43,7 @@ __all__ = [
     "PublishList",
     "PublishPrekeys",
     "Receipts",
+    "RecordPiece",
     "Refusal",
     "RelayCommand",
     "Submit",
@@ -125,6 +129,19 @@ class LookUp(Record, frozen=True, tag=9):
     want_bundles: bool
 
 
+class AskRecord(Record, frozen=True, tag=10):
+    """Ask for what is held about the account of a mailbox of this link, as a record (wire/held.py), in pieces.
+
+    `record` is 32 zero bytes for a record of now, or the SHA-256 of the one of which the bytes from `offset` on are
+    wanted. If the relay does not keep that one any more, it answers with the beginning of a new one.
+    """
+
+    ref: U32
+    mailbox: Id
+    record: Hash
+    offset: U32
+
+
 class LinkedDevice(Record, frozen=True):
     """What the relay holds of a device that the link speaks for."""
 
@@ -190,8 +207,20 @@ class Done(Record, frozen=True, tag=5):
     refs: Annotated[tuple[U32, ...], Meta(min_length=1)]
 
 
-DeviceCommand = Submit | Ack | Withdraw | Subscribe | Enrol | PublishList | PublishPrekeys | AddPrekeys | LookUp
-RelayCommand = Linked | Receipts | Delivery | Refusal | Directory | Done
+class RecordPiece(Record, frozen=True, tag=6):
+    """The bytes from `offset` on of the record with this SHA-256, which has `total` bytes."""
+
+    ref: U32
+    record: Hash
+    total: Annotated[int, Meta(ge=1, le=HELD_BYTES_MAX)]
+    offset: U32
+    piece: Annotated[bytes, Meta(min_length=1, max_length=HELD_PIECE_BYTES_MAX)]
+
+
+DeviceCommand = (
+    Submit | Ack | Withdraw | Subscribe | Enrol | PublishList | PublishPrekeys | AddPrekeys | LookUp | AskRecord
+)
+RelayCommand = Linked | Receipts | Delivery | Refusal | Directory | Done | RecordPiece
 
 _DeviceCommands = Annotated[tuple[DeviceCommand, ...], Meta(min_length=1, max_length=COMMANDS_PER_FRAME_MAX)]
 _RelayCommands = Annotated[tuple[RelayCommand, ...], Meta(min_length=1, max_length=COMMANDS_PER_FRAME_MAX)]

@@ -14,6 +14,7 @@ from msgspec import Meta
 from wire.codec import Record, decode, encode
 from wire.errors import FormatError
 from wire.identity import Account
+from wire.limits import HELD_BYTES_MAX
 
 __all__ = [
     "HELD",
@@ -27,7 +28,6 @@ __all__ = [
     "read_held",
 ]
 
-HELD_BYTES_MAX: Final = 64 * 1024 * 1024
 ROWS_MAX: Final = 1_000_000
 _VALUE_BYTES_MAX: Final = 8_192
 

@@ -50,6 +50,10 @@ ONE_TIME_PREKEYS_LOW: Final = 20
 PREKEY_ROTATION_S: Final = 7 * 86_400
 PREKEY_GRACE_S: Final = 7 * 86_400
 
+# What is held about an account, as a record (wire/held.py), and as much of it as one answer carries.
+HELD_BYTES_MAX: Final = 67_108_864
+HELD_PIECE_BYTES_MAX: Final = 65_536
+
 SKIPPED_KEYS_PER_GAP_MAX: Final = 1_000
 SKIPPED_KEYS_PER_SESSION_MAX: Final = 2_000
 SKIPPED_KEYS_S: Final = 7 * 86_400

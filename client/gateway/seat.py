@@ -1,9 +1,9 @@
 """A device's place on a gateway's link: what it asked, what it is to hear, and what it may ask at all.
 
 The relay checks entitlement for a whole link, so between the devices of one link the gateway has to: a device may
-acknowledge and subscribe for its own mailbox only, publish its own prekeys only, and ask nothing but its enrolment
-before the relay knows it. Mailboxes are what devices claim; two that claim the same one are never put on one link
-(client/gateway/service.py), so that the relay decides, as it would for links of their own.
+acknowledge, subscribe and ask what is held for its own mailbox only, publish its own prekeys only, and ask nothing but
+its enrolment before the relay knows it. Mailboxes are what devices claim; two that claim the same one are never put on
+one link (client/gateway/service.py), so that the relay decides, as it would for links of their own.
 
 A command is decoded before it comes here: one that is malformed would make the relay refuse a whole frame, and with it
 what others said.
@@ -15,7 +15,7 @@ from typing import Final
 
 from client.errors import Refused
 from client.gateway.messages import Heard
-from wire.commands import Ack, AddPrekeys, DeviceCommand, Enrol, PublishPrekeys, Subscribe
+from wire.commands import Ack, AddPrekeys, AskRecord, DeviceCommand, Enrol, PublishPrekeys, Subscribe
 from wire.errors import RefusalCode
 
 __all__ = ["Asked", "Seat", "check_entitled", "is_admitted", "offers_prekeys"]
@@ -103,7 +103,7 @@ def check_entitled(seat: Seat, command: DeviceCommand) -> None:
     what = type(command).__name__.lower()
     if isinstance(command, Enrol | PublishPrekeys) and command.prekeys.device_key != seat.device_key:
         raise Refused(what, RefusalCode.NOT_ENTITLED, "device_key")
-    if isinstance(command, Ack | Subscribe) and command.mailbox != seat.mailbox:
+    if isinstance(command, Ack | Subscribe | AskRecord) and command.mailbox != seat.mailbox:
         raise Refused(what, RefusalCode.NOT_ENTITLED, "mailbox")
     if seat.known and not is_admitted(seat, type(command)):
         raise Refused(what, RefusalCode.NOT_ENTITLED, "link")

@@ -42,6 +42,7 @@ from wire.commands import (
     Linked,
     PublishPrekeys,
     Receipts,
+    RecordPiece,
     Refusal,
     RelayCommand,
     Submit,
@@ -378,6 +379,12 @@ class Traffic:
                     return []
                 self._drop(asked)
                 return [(asked.seat, Directory(asked.ref_of_device, signed_list, bundles))]
+            case RecordPiece(ref, piece=piece):
+                asked = self._asked.get(ref)
+                if asked is None or not self._has_room(asked.seat, _ANSWER_BYTES + len(piece)):
+                    return []
+                self._drop(asked)
+                return [(asked.seat, replace(command, ref=asked.ref_of_device))]
             case Refusal():
                 return self._refused(command, now_s)
             case Linked():

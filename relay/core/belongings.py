@@ -11,14 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from heapq import nsmallest
+from typing import Final
 
 from relay.core.directory import Directory
 from relay.core.docket import Scope, ScopeKind
 from relay.core.events import RowNumbers
 from relay.core.mailboxes import Mailbox, Mailboxes
 from wire.identity import domain_of
+from wire.limits import ACCOUNT_BYTES_MAX, HELD_BYTES_MAX, ML_KEM_768_PUBLIC_BYTES, SIGNED_LIST_BYTES_MAX
 
 __all__ = ["Belongings"]
+
+# Upper bounds of what a row takes in a record: its values, and what MessagePack adds to them.
+_HEAD_BYTES: Final = 2_048
+_MAILBOX_BYTES: Final = 128 + ACCOUNT_BYTES_MAX
+_LIST_BYTES: Final = 128 + ACCOUNT_BYTES_MAX + SIGNED_LIST_BYTES_MAX
+_PREKEY_BYTES: Final = 256 + ML_KEM_768_PUBLIC_BYTES
+_MAIL_BYTES: Final = 128
 
 
 class Belongings:
@@ -78,6 +87,18 @@ class Belongings:
             envelopes=tuple(sorted(_envelopes(mailboxes))),
             tombstones=tuple(sorted(held.seq for one in mailboxes for held in one.tombstones.values())),
         )
+
+    def record_bytes_most(self, account: str) -> int:
+        """At most so many bytes has the record of an account; also while a batch is under way."""
+        mailboxes = self._of_account(account)
+        known = self._directory.accounts.get(account)
+        lists = len(known.list_rows) if known is not None else 0
+        rows = sum(len(one.entries) + len(one.tombstones) for one in mailboxes)
+        rows += sum(len(one.preservation.kept) for one in mailboxes if one.preservation is not None)
+        devices = (self._directory.devices.get(one.device_key) for one in mailboxes)
+        prekeys = sum(2 + len(device.one_time) for device in devices if device is not None)
+        size = _HEAD_BYTES + len(mailboxes) * _MAILBOX_BYTES + lists * _LIST_BYTES
+        return min(size + prekeys * _PREKEY_BYTES + rows * _MAIL_BYTES, HELD_BYTES_MAX)
 
     @staticmethod
     def envelopes_after(mailboxes: Iterable[Mailbox], after: int, rows_max: int) -> RowNumbers:

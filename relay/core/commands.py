@@ -16,16 +16,19 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from relay.core.batch import Refused, Staged
+from relay.core.belongings import Belongings
 from relay.core.commitlog import CommitLog
 from relay.core.delivery import Deliveries
 from relay.core.directory import Account, Directory
 from relay.core.events import REASON_ACKED, REASON_WITHDRAWN, CoreConfig, CoreCounters
 from relay.core.links import Link, Links
 from relay.core.mailboxes import LEAVING, LIVE, STAGED, Held, Mailbox, Mailboxes
+from relay.core.records import Records
 from wire.codec import encode
 from wire.commands import (
     Ack,
     AddPrekeys,
+    AskRecord,
     DeviceCommand,
     Enrol,
     LookUp,
@@ -67,7 +70,9 @@ class Commands:
         deliveries: Deliveries,
         directory: Directory,
         log: CommitLog,
+        belongings: Belongings,
     ) -> None:
+        self.records = Records(config, links, belongings, self._speaks_for, self._refuse)
         self._config = config
         self._counters = counters
         self._links = links
@@ -86,6 +91,7 @@ class Commands:
             PublishPrekeys: self._publish_prekeys,
             AddPrekeys: self._add_prekeys,
             LookUp: self._look_up,
+            AskRecord: self._ask_record,
         }
 
     def handle(self, staged: Staged, link: Link, command: DeviceCommand, now_ms: int) -> int:
@@ -376,6 +382,23 @@ class Commands:
             if staged.directory_changed:
                 staged.undo.append(lambda: _forget(answers, command.ref))
         return self._answer(staged, link, answer)
+
+    # ---- what is held
+
+    def _ask_record(self, staged: Staged, link: Link, command: AskRecord) -> int:
+        mailbox = self._need_own(link, command.mailbox)
+        self._work(link, 1)
+        if not link.closed:
+            # What it tells is of no batch under way: rows are read between two of them (records.py).
+            self.records.ask(link, command, mailbox.account, self._now_ms)
+        return ANSWERED
+
+    def _speaks_for(self, link: Link, mailbox_id: bytes) -> bool:
+        self.entitle_anew(link)
+        return not link.closed and mailbox_id in link.mailboxes
+
+    def _refuse(self, link: Link, ref: int, refused: Refused) -> None:
+        self._links.talk(link).other(self.refusal(ref, refused))
 
     # ---- the end of a batch
 

@@ -28,6 +28,7 @@ from relay.core.events import (
     CoreConfig,
     CoreCounters,
     Read,
+    RecordRead,
     RelayIdentity,
     RotationRow,
     Snapshot,
@@ -96,7 +97,14 @@ class RelayCore:
         )
         self._deliveries = Deliveries(config, self.counters, self._links)
         self._commands = Commands(
-            config, self.counters, self._links, self._mailboxes, self._deliveries, self._directory, self._log
+            config,
+            self.counters,
+            self._links,
+            self._mailboxes,
+            self._deliveries,
+            self._directory,
+            self._log,
+            self.belongings,
         )
         self._queue = CommandQueue(config)
         self._staged: Staged | None = None
@@ -176,6 +184,7 @@ class RelayCore:
         return LinkedDevice(device_key, True, len(device.one_time), device.mailbox.newest)
 
     def _on_closed(self, link: Link) -> None:
+        self._commands.records.forget(link)
         for mailbox_id in list(link.subscribed):
             mailbox = self._mailboxes.by_id.get(mailbox_id)
             if mailbox is not None and mailbox.subscription is not None and mailbox.subscription.link is link:
@@ -183,6 +192,7 @@ class RelayCore:
 
     def _on_reduced(self, link: Link) -> None:
         self._commands.entitle(link)
+        self._commands.records.forget(link)
         for mailbox_id in [one for one in link.subscribed if one not in link.mailboxes]:
             self._deliveries.end(self._mailboxes.by_id[mailbox_id])
 
@@ -203,6 +213,25 @@ class RelayCore:
         """Take bodies read from the store, in the order of each read's seqs."""
         self._pass_time(now_ms)
         self._deliveries.loaded(reads, now_ms)
+
+    # ---- records
+
+    def take_record(self, now_ms: int) -> RecordRead | None:
+        """Return the rows of a record that a device asked for; make it (wire/held.py) and hand it to `record_made`.
+
+        May be called only while no batch is under way, and the rows must be read before the next one is committed.
+        """
+        assert self._staged is None, "no record while a batch is under way"
+        return self._commands.records.take(now_ms)
+
+    def wants_record(self, now_ms: int) -> bool:
+        """Tell whether `take_record` has something to look at."""
+        return self._commands.records.is_wanted(now_ms)
+
+    def record_made(self, read: RecordRead, data: bytes | None, now_ms: int) -> None:
+        """Take a record that was asked for; None if its rows could not be read."""
+        self._pass_time(now_ms)
+        self._commands.records.made(read, data, now_ms)
 
     # ---- batches
 
@@ -375,11 +404,13 @@ class RelayCore:
         self._pass_time(now_ms)
         self._links.tick(now_ms)
         self._deliveries.tick(now_ms)
+        self._commands.records.tick(now_ms)
         self._mailboxes.gather_due(now_ms // 1_000)
 
     def next_deadline(self) -> int | None:
         """Return when `tick` has something to do, in ms; None: never, as things stand."""
-        deadlines = [self._links.next_deadline(), self._deliveries.next_deadline()]
+        records = self._commands.records
+        deadlines = [self._links.next_deadline(), self._deliveries.next_deadline(), records.next_deadline()]
         expiry_s = self._mailboxes.next_expiry_s()
         if expiry_s is not None:
             deadlines.append(expiry_s * 1_000)
@@ -432,6 +463,10 @@ class RelayCore:
         """
         self._mailboxes.preservations.release(leaf, instead)
 
+    def preserved_by(self, leaf: int) -> tuple[tuple[bytes, str], ...]:
+        """What the order of a leaf preserves: each mailbox, and the account whose it is."""
+        return self._mailboxes.preservations.preserved_by(leaf)
+
     def preserving(self) -> frozenset[int]:
         """The leaves of the orders by which something is preserved now."""
         return self._mailboxes.preservations.leaves()
@@ -463,10 +498,6 @@ class RelayCore:
         )
         self._signing_key = new
         self._rotations = (*self._rotations, rotation)
-    def preserved_by(self, leaf: int) -> tuple[tuple[bytes, str], ...]:
-        """What the order of a leaf preserves: each mailbox, and the account whose it is."""
-        return self._mailboxes.preservations.preserved_by(leaf)
-
         self._rotations_waiting.append(encode(rotation))
         self._links.rotate(new, self._rotations)
         return rotation
@@ -474,6 +505,7 @@ class RelayCore:
     def stop(self) -> None:
         """Refuse every command that comes from now on with `stopping`; what was received is still answered."""
         self._stopping = True
+        self._commands.records.stop()
         self._links.flush_late()
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from wire.limits import HELD_BYTES_MAX
+
 __all__ = [
     "CoreConfig",
     "RelayIdentity",
@@ -28,6 +30,7 @@ __all__ = [
     "Snapshot",
     "RowNumbers",
     "Read",
+    "RecordRead",
     "Batch",
     "CoreCounters",
     "REASON_ACKED",
@@ -129,6 +132,17 @@ class CoreConfig:
     """Commits that one batch prunes."""
     bundle_answers_kept: int = 64
     """Answers with one-time prekeys kept for each link, so that a repeated look-up takes no second key."""
+
+    records_every_ms: int = 10_000
+    """How often an account's devices get a new record of what is held about it."""
+    records_idle_ms: int = 30_000
+    """How long a record is kept whose next piece nobody asks for."""
+    records_whole_ms: int = 300_000
+    """How long one is kept at most: until then all its pieces must have been asked for."""
+    records_rest: int = 4
+    """After a record none is made for so many times as long as it took: commits wait while its rows are read."""
+    records_bytes_max: int = 2 * HELD_BYTES_MAX
+    """Bytes of all records that are kept or wanted."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -296,6 +310,21 @@ class Read:
 
     seqs: tuple[int, ...]
     mailbox: bytes
+    handle: object
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordRead:
+    """A record that a device asked for about its own account (records.py).
+
+    Args:
+        account: whose.
+        rows: the rows to read, for `Store.rows`.
+        handle: the core's own; hand it back untouched.
+    """
+
+    account: str
+    rows: RowNumbers
     handle: object
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from wire.codec import encode
-from wire.commands import Delivered, Delivery, Directory, Done, Linked, Receipts, Refusal, RelayCommand
+from wire.commands import Delivered, Delivery, Directory, Done, Linked, Receipts, RecordPiece, Refusal, RelayCommand
 from wire.limits import COMMANDS_PER_FRAME_MAX, FRAME_BYTES_MAX
 from wire.link import FRAME_OVERHEAD_BYTES
 from wire.receipt import ReceiptEntry
@@ -36,7 +36,7 @@ class Outbox:
     def __init__(self) -> None:
         self._linked: Linked | None = None
         self._done: list[int] = []
-        self._others: list[Refusal | Directory] = []
+        self._others: list[Refusal | Directory | RecordPiece] = []
         self._receipts: dict[bytes, tuple[bytes, list[ReceiptEntry]]] = {}
         self._receipt_bytes = 0
         self._deliveries: dict[bytes, list[Delivered]] = {}
@@ -50,8 +50,8 @@ class Outbox:
         """A command is done, and durable."""
         self._done.append(ref)
 
-    def other(self, command: Refusal | Directory) -> None:
-        """Refuse a command, or answer a look-up."""
+    def other(self, command: Refusal | Directory | RecordPiece) -> None:
+        """Refuse a command, answer a look-up, or give a piece of a record."""
         self._others.append(command)
 
     def receipt(self, header: bytes, signature: bytes, entry: ReceiptEntry) -> None:

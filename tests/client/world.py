@@ -22,6 +22,7 @@ from client.transport import Channel
 from keys.identity import TenantAdminKey
 from keys.vault import CHEAP_FOR_TESTS
 from relay.core import CoreConfig, RelayCore, RelayIdentity
+from relay.held import held_of
 from relay.store.memory import MemoryStore
 from wire.card import RelayCard
 from wire.commands import RelayCommand
@@ -237,6 +238,8 @@ class World:
         if reads:
             core.loaded([(read, self.store.read(read.seqs)) for read in reads], now_ms)
             self.work_soon()
+        while (read := core.take_record(now_ms)) is not None:
+            core.record_made(read, held_of(self.store.rows(read.rows), read.account).data, now_ms)
         for tag, packet in core.take_packets():
             self.down(tag, packet)
         deadline_ms = core.next_deadline()

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from relay.core import Batch, CoreConfig, RelayCore, RelayIdentity
+from relay.core.events import RecordRead
+from relay.held import held_of
 from relay.store.memory import MemoryStore
 from relay.store.protocol import Store, StoreError
 from wire.commands import (
@@ -187,6 +189,7 @@ class World:
         self.devices: dict[bytes, Device] = {}
         self.packets: list[tuple[bytes, bytes]] = []
         self.fail = 0
+        self.makes_records = True
         self.mails = 0
         self.core.admit_tenant("acme.example", self.admin.public)
         self.run()
@@ -205,6 +208,7 @@ class World:
         while True:
             moved = self.commit_once()
             moved |= self.read_once()
+            moved |= self.record_once()
             moved |= self.carry() > 0
             if not moved and not self.core.has_work():
                 return
@@ -230,6 +234,16 @@ class World:
         reads = self.core.take_reads()
         self.core.loaded([(read, self.store.read(read.seqs)) for read in reads], self.now_ms)
         return bool(reads)
+
+    def record_once(self) -> bool:
+        """Make the record that is wanted, if any."""
+        read = self.core.take_record(self.now_ms) if self.makes_records else None
+        if read is not None:
+            self.core.record_made(read, self.record_of(read), self.now_ms)
+        return read is not None
+
+    def record_of(self, read: RecordRead) -> bytes:
+        return held_of(self.store.rows(read.rows), read.account).data
 
     def carry(self) -> int:
         """Bring what the relay says to the devices."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from wire.commands import (
     Ack,
     AddPrekeys,
+    AskRecord,
     Delivered,
     Delivery,
     DeviceCommand,
@@ -19,6 +20,7 @@ from wire.commands import (
     PublishList,
     PublishPrekeys,
     Receipts,
+    RecordPiece,
     Refusal,
     RelayCommand,
     Submit,
@@ -79,6 +81,7 @@ device_commands: st.SearchStrategy[DeviceCommand] = st.one_of(
     st.builds(PublishPrekeys, u32, prekeys),
     st.builds(AddPrekeys, u32, tuples_of(one_time_prekeys)),
     st.builds(LookUp, u32, accounts, st.booleans()),
+    st.builds(AskRecord, u32, ids, keys, u32),
 )
 
 relay_commands: st.SearchStrategy[RelayCommand] = st.one_of(
@@ -92,5 +95,6 @@ relay_commands: st.SearchStrategy[RelayCommand] = st.one_of(
     st.builds(Delivery, ids, tuples_of(st.builds(Delivered, numbers, ids, u64, bodies))),
     st.builds(Refusal, u32, u16, st.text(max_size=20), u64, u32, st.binary(max_size=40)),
     st.builds(Directory, u32, signed_lists, tuples_of(bundles, 0, 2)),
+    st.builds(RecordPiece, u32, keys, st.integers(1, 2**26), u32, st.binary(min_size=1, max_size=64)),
     st.builds(Done, tuples_of(u32)),
 )

@@ -20,6 +20,7 @@ from wire import held as schema
 from wire.codec import encode
 from wire.errors import FormatError
 from wire.held import HELD, Held, HeldColumn, HeldTable, TableRows, column_names, held_markdown, held_text, read_held
+from wire.limits import HELD_BYTES_MAX
 
 DOCS = Path(__file__).parents[2] / "docs" / "orders.md"
 NAMES_NOBODY = {"commits", "tenants", "used_tokens", "rotations", "relay"}
@@ -123,7 +124,7 @@ def test_attack_an_answer_with_more_or_less_than_the_schema_is_refused() -> None
     with pytest.raises(FormatError):
         read_held(honest.data + b"\0")
     with pytest.raises(FormatError):
-        read_held(bytes(schema.HELD_BYTES_MAX + 1))
+        read_held(bytes(HELD_BYTES_MAX + 1))
 
 
 def test_the_documents_have_the_schema_as_it_is() -> None:

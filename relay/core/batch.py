@@ -94,6 +94,8 @@ class Staged:
     """The Merkle tree over the leaves, level by level."""
     leaving: list[tuple[Held, int, int, bytes]] = field(default_factory=list)
     """(envelope, reason, seq of its tombstone, key of its tombstone) of acks, withdrawals and closed mailboxes."""
+    erasers: dict[Held, Link] = field(default_factory=dict)
+    """By whose ack or withdrawal those leave; kept only while something is captured (capture.py)."""
     expiring: list[Held] = field(default_factory=list)
     """Envelopes and tombstones past their expiry."""
     submits: list[tuple[Link, int, list[Held]]] = field(default_factory=list)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from relay.core.batch import Refused, Staged
 from relay.core.belongings import Belongings
+from relay.core.capture import Captures
 from relay.core.commitlog import CommitLog
 from relay.core.delivery import Deliveries
 from relay.core.directory import Account, Directory
@@ -71,6 +72,7 @@ class Commands:
         directory: Directory,
         log: CommitLog,
         belongings: Belongings,
+        captures: Captures,
     ) -> None:
         self.records = Records(config, links, belongings, self._speaks_for, self._refuse)
         self._config = config
@@ -80,6 +82,7 @@ class Commands:
         self._deliveries = deliveries
         self._directory = directory
         self._log = log
+        self._captures = captures
         self._now_ms = 0
         self._handlers: dict[type, Callable[[Staged, Link, Any], int]] = {
             Submit: self._submit,
@@ -291,6 +294,8 @@ class Commands:
             if held.state == STAGED:
                 return DEFERRED
         leave = self._mailboxes.stage_leaving
+        if self._captures.on:
+            staged.erasers.update((held, link) for held, _token in found if held.state == LIVE)
         for held, token in found:
             if held.state == LIVE:
                 leave(staged, held, reason, token)

@@ -19,10 +19,12 @@ from contextlib import closing
 
 from relay.core.batch import Refused, Seqs, Staged
 from relay.core.belongings import Belongings
+from relay.core.capture import TAKEN_BYTES, Captures, Taken
 from relay.core.commands import ANSWERED, DEFERRED, Commands
 from relay.core.commitlog import CommitLog, paths_in
 from relay.core.delivery import Deliveries
 from relay.core.directory import Directory
+from relay.core.docket import OrderKind, Scope
 from relay.core.events import (
     Batch,
     CoreConfig,
@@ -95,7 +97,8 @@ class RelayCore:
             self._on_closed,
             self._on_reduced,
         )
-        self._deliveries = Deliveries(config, self.counters, self._links)
+        self._captures = Captures()
+        self._deliveries = Deliveries(config, self.counters, self._links, self._captures)
         self._commands = Commands(
             config,
             self.counters,
@@ -105,6 +108,7 @@ class RelayCore:
             self._directory,
             self._log,
             self.belongings,
+            self._captures,
         )
         self._queue = CommandQueue(config)
         self._staged: Staged | None = None
@@ -307,11 +311,16 @@ class RelayCore:
 
     def _finish(self, staged: Staged, now_ms: int) -> None:
         batch = staged.batch
+        captures = self._captures
+        if captures.on:
+            captures.committed(staged, now_ms)
         self._mailboxes.committed(staged)
         self._give_receipts(staged)
         self._deliveries.gone([item[0] for item in staged.leaving])
         self._deliveries.gone(staged.expiring)
         self._deliveries.fresh(staged.fresh, batch.envelopes, now_ms)
+        if captures.on:
+            captures.delivered_fresh(staged.fresh, batch.envelopes, now_ms)
         for mailbox in staged.closed:
             self._deliveries.end(mailbox)
             self._mailboxes.close(mailbox)
@@ -470,6 +479,39 @@ class RelayCore:
     def preserving(self) -> frozenset[int]:
         """The leaves of the orders by which something is preserved now."""
         return self._mailboxes.preservations.leaves()
+
+    def capture(self, number: int, kind: OrderKind, scope: Scope, until_s: int, now_ms: int) -> None:
+        """Record from now on what passes through the mailboxes of a scope (capture.py), until its day or `end_capture`.
+
+        Another capture under the same number ends. Nothing of it outlives this core.
+
+        Args:
+            number: the order's.
+            kind: interception, with bodies, or a pen register, without.
+            scope: whose mailboxes; those that are enrolled later are covered too.
+            until_s: Unix time in seconds.
+            now_ms: Unix time in milliseconds.
+
+        Raises:
+            FormatError: the kind is another, the day has passed, or there are too many captures.
+        """
+        self._captures.begin(number, kind, scope, until_s, self.belongings.covered(scope), now_ms)
+
+    def take_captured(self, number: int, now_ms: int, bytes_max: int = TAKEN_BYTES) -> Taken:
+        """Return what an order's capture has recorded since the last time; to be asked often enough.
+
+        Raises:
+            FormatError: nothing is captured for that order.
+        """
+        return self._captures.take(number, bytes_max, now_ms)
+
+    def end_capture(self, number: int, reason: str, now_ms: int) -> None:
+        """End a capture; what waits can still be taken. If there is none of this number, nothing happens."""
+        self._captures.end(number, reason, now_ms)
+
+    def forget_capture(self, number: int) -> None:
+        """End a capture that nobody takes from any more: what waits is thrown away."""
+        self._captures.forget(number)
 
     @property
     def time_ms(self) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
 from typing import cast
 
+from relay.core.capture import Captures
 from relay.core.events import CoreConfig, CoreCounters, EnvelopeRow, Read
 from relay.core.links import Link, Links
 from relay.core.mailboxes import LIVE, Held, Mailbox
@@ -64,8 +65,9 @@ class Subscription:
 class Deliveries:
     """All subscriptions of the relay."""
 
-    def __init__(self, config: CoreConfig, counters: CoreCounters, links: Links) -> None:
+    def __init__(self, config: CoreConfig, counters: CoreCounters, links: Links, captures: Captures) -> None:
         self._config = config
+        self._captures = captures
         self._counters = counters
         self._links = links
         self._ready: OrderedDict[Subscription, None] = OrderedDict()
@@ -242,6 +244,8 @@ class Deliveries:
                 del sub.under_way[held.number]
                 sub.under_way[held.number] = (held, now_ms, held.body_bytes)
                 self._send(sub, held, body)
+                if self._captures.on:
+                    self._captures.delivered(sub.link, held, body, now_ms)
 
     # ---- time
 

@@ -101,13 +101,30 @@ class Machine:
         Args:
             account: whose.
             until_s: until when, Unix time in seconds.
-            leaf: the order's place among those that were served.
+            leaf: the order's place in the public log.
         """
         if self.core is not None:
             found = self.core._directory.accounts.get(account)
             if found is not None:
                 self.core.preserve(tuple(found.mailboxes), until_s, leaf)
                 self._is_asked = True
+
+    def release(self, leaf: int, instead: Callable[[bytes, str], tuple[int, int] | None]) -> None:
+        """End what an order preserves before its day.
+
+        Args:
+            leaf: the order's place in the public log.
+            instead: of a mailbox and its account, until when and by which leaf it goes on; None: it does not.
+        """
+        if self.core is not None:
+            found = {mailbox: instead(mailbox, account) for mailbox, account in self.core.preserved_by(leaf)}
+            self.core.release(leaf, {mailbox: other for mailbox, other in found.items() if other is not None})
+            self._is_asked = True
+
+    @property
+    def preserving(self) -> frozenset[int] | None:
+        """The leaves of the orders by which something is preserved; None while no process runs."""
+        return self.core.preserving() if self.core is not None else None
 
     def put_ghost(self, account: str, entry: DeviceEntry) -> bool:
         """As the operator is ordered to: put a device on somebody's list that the owner did not sign.

@@ -22,6 +22,7 @@ from sim.engine.town import Town
 from sim.engine.traffic import HOUR_S
 from sim.orders.clerk import Clerk
 from sim.orders.found import facts_of
+from sim.orders.keeping import Keeping
 from sim.orders.policy import ABOUT_ONE, discloses
 from sim.orders.reading import PublicLog
 from sim.orders.service import happenings, service_changes
@@ -153,6 +154,7 @@ class _Bench:
             scenario, home, lambda: town.calendar.now_ms // 1_000, generator(town.seed, "desk").randbytes
         )
         self._clerk.plan(town.calendar.at)
+        self._keeping = Keeping(town, self._clerk)
 
     def serve(self, number: int) -> None:
         """Serve an order, now."""
@@ -167,7 +169,7 @@ class _Bench:
         until_s = 0
         if order.kind == "preservation" and is_honoured and received.leaf is not None:
             until_s = order.deadline.unix_s if order.deadline is not None else at_s + _PRESERVED_S
-            town.machine.preserve(person, until_s, received.leaf)
+            self._keeping.begin(person, until_s, received.leaf)
         is_ghost = order.kind == "ghost-device" and is_honoured and town.put_ghost(person)
         if is_ghost:
             self._ghosts.add(order.id)

@@ -7,11 +7,11 @@ Each time the desk is opened anew, as a process of its own would (relay/orders.p
 its seed, and afterwards the log is read by audit/ alone (sim/orders/reading.py). The policy is the scenario's, written
 into the home as `policy.toml`; the desk decides by it.
 
-What the docket has no step for is not logged: orders to the carriers that do not concern the relay; an extension or a
-withdrawal of what was honoured before; a return after an exit that was completed.
+What the docket has no step for is not logged: orders to the carriers that do not concern the relay; an extension of
+what was honoured before, or its withdrawal, but for a preservation; a return after an exit that was completed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Final
 
 from relay.core import answers
 from relay.core.answers import Facts
-from relay.core.docket import NAME_CHARACTERS_MAX, OrderKind, OrderState, Scope, ScopeKind
+from relay.core.docket import NAME_CHARACTERS_MAX, Entry, OrderKind, OrderState, Scope, ScopeKind
 from relay.core.docket import Order as FiledOrder
 from relay.core.policy import Decision
 from relay.home import CARD_NAME, Home, replace_file
@@ -37,6 +37,8 @@ from wire.tiles import CHECKPOINT_NAME, tiles_of
 
 __all__ = ["Clerk", "Received"]
 
+_CHANGING: Final = frozenset({OrderState.RECEIVED, OrderState.EXTENDED, OrderState.APPEALED, OrderState.REFUSED})
+"""Where the docket extends and withdraws."""
 _NO_BASIS: Final = "none named"
 _NO_NAME: Final = "unnamed"
 _NOTHING: Final = bytes(HASH_BYTES)
@@ -97,6 +99,9 @@ class Clerk:
         self._codes = scenario.codes
         self._expected: dict[str, Expected] = {}
         self._exits: list[tuple[str, str]] = []
+        self.on_taken_back: Callable[[int, Sequence[tuple[Entry, int]]], None] = lambda leaf, standing: None
+        """Called with the leaf of a preservation that was taken back, and those that stand, each with its leaf."""
+        self.on_opened: Callable[[], None] = lambda: None
         replace_file(home.path / POLICY_NAME, policy_toml(scenario).encode(), 0o644)
         self._reader = LogReader(home.path / LOG_FOLDER, (home.path / CARD_NAME).read_bytes())
         with self._desk() as desk:
@@ -208,6 +213,13 @@ class Clerk:
         self._change(order, "extended", lambda desk, number: desk.extend(number, deadline.unix_s))
 
     def _withdraw(self, order: Order) -> None:
+        expected = self._expected.get(order.id)
+        if expected is not None and expected.kind == OrderKind.PRESERVATION.value:
+            with self._desk() as desk:
+                entry = desk.docket.entry(expected.number)
+            if entry.state is OrderState.HONOURED and entry.until_s:
+                self._take_back(expected)
+                return
         self._change(order, "withdrawn", lambda desk, number: desk.withdraw(number))
 
     def _change(self, order: Order, word: str, change: Callable[[Desk, int], object]) -> None:
@@ -215,12 +227,41 @@ class Clerk:
         if expected is None:
             return
         with self._desk() as desk:
-            state = desk.docket.entry(expected.number).state
-            if state in (OrderState.HONOURED, OrderState.WITHDRAWN):
+            if desk.docket.entry(expected.number).state not in _CHANGING:
                 return
             change(desk, expected.number)
+        self._changed(expected, word)
+
+    def _changed(self, expected: Expected, word: str) -> None:
         expected.changes.append(word)
-        self.read(f"{order.id}: {word}")
+        self.read(f"{expected.order}: {word}")
+
+    def _take_back(self, expected: Expected) -> None:
+        """A preservation is withdrawn after it was honoured: the relay is told, and logs later that it has ended."""
+        with self._desk() as desk:
+            desk.take_back(expected.number)
+            standing = [(entry, desk.order_index(entry.number)) for entry in desk.standing()]
+            leaf = desk.order_index(expected.number)
+        self._changed(expected, "withdrawn")
+        self.on_taken_back(leaf, standing)
+
+    def log_ends(self, preserving: Collection[int]) -> bool:
+        """Log the end of each preservation that has ended; one whose text is sealed waits until it is opened.
+
+        Args:
+            preserving: leaves of the orders by which the relay still keeps something.
+
+        Returns:
+            whether one has ended, and the relay has not erased yet what it kept.
+        """
+        with self._desk() as desk:
+            ended = [entry.number for entry in desk.ended() if not desk.is_closed(entry.number)]
+            over = [number for number in ended if desk.order_index(number) not in preserving]
+        for number in over:
+            with self._desk() as desk:
+                desk.release(number)
+            self._changed(next(one for one in self._expected.values() if one.number == number), "released")
+        return len(over) < len(ended)
 
     def _open(self, order: Order) -> None:
         expected = self._expected.get(order.id)
@@ -230,6 +271,7 @@ class Clerk:
             desk.open_sealed(expected.number)
         expected.is_opened = True
         self.read(f"{order.id}: opened")
+        self.on_opened()
 
     def _exit(self, step: ExitStep) -> None:
         code = self._codes[step.jurisdiction]

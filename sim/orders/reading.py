@@ -32,7 +32,7 @@ class Expected:
         is_sealed: whether its text is sealed.
         is_answered: whether it was answered.
         is_opened: whether the seal was opened.
-        changes: extended, appealed, withdrawn; in order.
+        changes: extended, appealed, withdrawn, released; in order.
     """
 
     order: str

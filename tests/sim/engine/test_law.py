@@ -57,3 +57,32 @@ def test_what_is_to_be_preserved_is_kept_and_said(tmp_path: Path) -> None:
     assert taken.disclosed is not None
     assert taken.disclosed.messages_read == 0
     assert not outcome.lost
+
+
+def test_a_preservation_ends_in_the_log_when_the_relay_keeps_nothing_more(tmp_path: Path) -> None:
+    one = "jurisdiction = 'Canada', issuer = 'a court', kind = 'preservation', person = 'p0@acme.example'"
+    orders = (
+        f"order = [{{ id = 'until', {one}, date = 2015-11-02T06:00:00, deadline = 2015-11-03 }}, "
+        f"{{ id = 'back', {one}, date = 2015-11-03T06:00:00, withdrawn = 2015-11-04T06:00:00 }}, "
+        f"{{ id = 'stays', {one}, date = 2015-11-03T07:00:00, deadline = 2016-02-01 }}, "
+        f"{{ id = 'closed', {one}, date = 2015-11-02T06:00:00, deadline = 2015-11-03, sealed = true, "
+        "opened = 2015-11-05 }]"
+    )
+    # The relay is down when one is taken back.
+    crash = "fault = [{ kind = 'crash', at = [2015-11-04T05:59:59], down_s = 600 }]"
+    wanted = "assert = [{ check = 'log-complete' }, { check = 'no-receipted-envelope-lost' }]"
+    outcome = run(from_toml(SMALL, [*LONGER, orders, crash, wanted]), tmp_path, seed=5)
+    assert outcome.held, outcome.checks
+    said = [(reading.after, reading.at_s // 86_400 - 16_741) for reading in outcome.log.readings]
+    assert said[1:] == [
+        ("until: order and answer", 0),
+        ("closed: order and answer", 0),
+        ("until: released", 1),
+        ("back: order and answer", 1),
+        ("stays: order and answer", 1),
+        ("back: withdrawn", 2),
+        ("back: released", 2),
+        ("closed: opened", 3),
+        ("closed: released", 3),
+        ("the end", 4),
+    ]

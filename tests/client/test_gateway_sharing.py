@@ -20,6 +20,7 @@ from wire.codec import decode, encode
 from wire.commands import (
     Ack,
     AddPrekeys,
+    AskRecord,
     Delivered,
     Delivery,
     DeviceCommand,
@@ -28,6 +29,7 @@ from wire.commands import (
     Enrol,
     LookUp,
     PublishPrekeys,
+    RecordPiece,
     Refusal,
     Submit,
     Subscribe,
@@ -238,6 +240,28 @@ class TestBounds:
         (again,) = decode_device_commands(traffic.frames(100.0)[0])
         traffic.hear([Done((again.ref,))], 100.0)
         assert not one.asked
+
+    def test_a_piece_of_a_record_goes_to_who_asked_and_is_asked_again_without_room(self) -> None:
+        traffic, (one, other) = a_traffic(b"one", b"other", limits=GatewayLimits(heard_link_bytes_max=0))
+        traffic.ask(other, AskRecord(7, other.mailbox, bytes(32), 0))
+        (command,) = decode_device_commands(traffic.frames(0.0)[0])
+        assert isinstance(command, AskRecord)
+        piece = RecordPiece(command.ref, bytes(32), 100_000, 0, bytes(65_536))
+        traffic.hear([a_delivery(other.mailbox, 1, bytes(196_000)), piece], 0.0)
+        assert 7 in other.asked
+        traffic.take_heard(other)
+        traffic.hear([piece, piece], 0.0)
+        (answers,) = traffic.take_heard(other)
+        assert isinstance(answers, Answers)
+        assert answers.commands == (replace(piece, ref=7),)
+        assert not other.asked
+        assert not traffic.take_heard(one)
+
+    def test_attack_a_device_cannot_ask_what_is_held_in_anothers_name(self) -> None:
+        traffic, (one, other) = a_traffic(b"one", b"other")
+        with pytest.raises(Refused, match="askrecord: refused, not_entitled at mailbox"):
+            traffic.ask(one, AskRecord(1, other.mailbox, bytes(32), 0))
+        assert not traffic.frames(0.0)
 
     def test_budget_tells_which_limit_stands_in_the_way(self) -> None:
         budget = Budget(1_000, 600, 100)

@@ -6,6 +6,7 @@ checked before anything changes.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class MemoryStore:
         self.tenants: dict[int, TenantRow] = {}
         self.used_tokens: dict[int, UsedTokenRow] = {}
         self.rotations: dict[int, RotationRow] = {}
+        # `idx` of the commits, rising: to prune looks at what is pruned, not at all that is kept.
+        self._order: deque[int] = deque()
         self._closed = False
 
     def load(self) -> Snapshot:
@@ -97,12 +100,17 @@ class MemoryStore:
             self.prekeys.pop(seq, None)
         for seq in batch.used_tokens_erased:
             self.used_tokens.pop(seq, None)
-        for idx in [idx for idx in self.commits if idx < batch.commits_below]:
-            del self.commits[idx]
+        order = self._order
+        while order and order[0] < batch.commits_below:
+            del self.commits[order.popleft()]
         self.envelopes.update((row.seq, row) for row in batch.envelopes)
         self.tombstones.update((row.seq, row) for row in batch.tombstones)
         if batch.commit is not None:
             self.commits[batch.commit.idx] = batch.commit
+            order.append(batch.commit.idx)
+            if len(order) > 1 and order[-2] > order[-1]:
+                # No core does that, but the rows of a store have no order of their own.
+                self._order = deque(sorted(order))
         self.mailboxes.update((row.seq, row) for row in batch.mailboxes)
         self.lists.update((row.seq, row) for row in batch.lists)
         self.prekeys.update((row.seq, row) for row in batch.prekeys)

@@ -307,6 +307,8 @@ class Discloser:
         stack = contextlib.AsyncExitStack()
         async with stack:
             await stack.enter_async_context(self._service.held())
+            # A rotation of the order before, or of a process that was killed, goes into the store with a batch: now.
+            await self._service.commit_waiting()
             await self._service.checkpoint()
             await self._service.in_thread(self._copy_all, out)
             if memory:

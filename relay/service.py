@@ -216,6 +216,14 @@ class RelayService:
             finally:
                 self._work.set()
 
+    async def commit_waiting(self) -> None:
+        """Commit what waits for the next batch; to be called while the store is held.
+
+        A commit that fails raises nothing: what waits goes on waiting, as after any that fails.
+        """
+        if self.core.has_work():
+            await self._commit()
+
     async def checkpoint(self) -> int:
         """Empty the write-ahead log; to be called while the store is held. Returns pages moved.
 

@@ -315,8 +315,8 @@ def _check_rotations(case: Case, outcome: Outcome) -> None:
     stored = tuple(row.blob("record") for row in case.store.tables["rotations"])
     if case.manifest is None or stored == case.manifest.rotations:
         return
-    # A relay that was killed after it saved a new key has the rotation in its keys, and in the store with its next
-    # commit. Until then nothing was committed under that key.
+    # A relay whose disk takes nothing serves orders all the same: it has the rotation in its keys, and in the store
+    # with its next commit. Until then nothing was committed under that key.
     periods = case.key_ring.periods[len(stored) : -1] if case.key_ring is not None else ()
     waiting = bool(periods) and all(period.last_index == case.manifest.head_index for period in periods)
     if waiting and stored == case.manifest.rotations[: len(stored)]:

@@ -30,11 +30,11 @@ from relay import home as relay_home
 from relay.process import tenant_add
 from relay.transport.address import free_port
 from sim.experiments.erased.raw import left_in
+from sim.experiments.erased.waiting import WAIT_S, within
 
 __all__ = ["BROKERS", "Kept", "is_there", "kept_by"]
 
 BROKERS: Final = ("mosquitto", "nats-server")
-_WAIT_S: Final = 20.0
 _PASSPHRASE: Final = b"a passphrase of the simulation"
 _FAR_S: Final = 4_102_444_800
 _DOMAIN: Final = "acme.example"
@@ -116,10 +116,10 @@ def _broker(name: str, disk: Path, port: int, relay_port: int) -> Iterator[None]
         # Mosquitto saves what it has when it is ended so; NATS writes as it goes.
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(_WAIT_S)
+            process.wait(WAIT_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(_WAIT_S)
+            process.wait(WAIT_S)
 
 
 def _user() -> str:
@@ -129,7 +129,7 @@ def _user() -> str:
 
 
 async def _listening(port: int) -> None:
-    async with asyncio.timeout(_WAIT_S):
+    async with within(f"a broker at port {port}"):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -184,7 +184,7 @@ def _relay(home: Path, broker: str, device_broker: str) -> Iterator[None]:
             yield
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(_WAIT_S)
+            process.wait(WAIT_S)
 
 
 _ADMIN: Final = TenantAdminKey.generate()
@@ -198,13 +198,11 @@ async def _correspond(folder: Path) -> None:
         token = _ADMIN.activate(account, _FAR_S)
         home = folder / account
         async with Device.new(home, card, token, _PASSPHRASE, cost=CHEAP_FOR_TESTS) as device:
-            await device.enrolled(_WAIT_S)
+            await device.enrolled(WAIT_S)
     ana, omar = accounts
     async with Device.open(folder / ana, _PASSPHRASE) as device:
-        await device.send(
-            device.compose(ContentKind.CHAT, b"while you are away" * 50, (omar,)), (omar,), wait_s=_WAIT_S
-        )
+        await device.send(device.compose(ContentKind.CHAT, b"while you are away" * 50, (omar,)), (omar,), wait_s=WAIT_S)
     async with Device.open(folder / omar, _PASSPHRASE) as device:
-        received = await device.receive(_WAIT_S)
+        received = await device.receive(WAIT_S)
         assert received
-        await device.idle(_WAIT_S)
+        await device.idle(WAIT_S)

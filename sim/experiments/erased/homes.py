@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,7 @@ from relay.store.protocol import CHECKPOINT_COMMITS
 from relay.store.sqlite import SqliteStore
 from sim.experiments.erased.process import BODY, MOMENTS, RELAY_ID, STORE, device_store
 from sim.experiments.erased.raw import is_left_in, left_in
+from sim.experiments.erased.waiting import WAIT_S, Lingers, until
 from sim.world import ABSENT, LoopbackDevices, World, replaced, stored_envelopes
 
 __all__ = [
@@ -44,12 +45,12 @@ __all__ = [
 WAYS: Final = ("acknowledged", "withdrawn", "expired")
 BOUND_S: Final = 1.0
 """The stated bound; also how long is waited after the answer before files are searched."""
-_WAIT_S: Final = 20.0
 _DAYS_31_MS: Final = 31 * 86_400_000
 _PASSPHRASE: Final = b"a passphrase of the simulation"
 _SENDER: Final = "ana@acme.example"
 _FAR_S: Final = 4_102_444_800
 _STEPS_MAX: Final = 200
+_GONE: Final = "the envelope to leave the store"
 
 
 class NotSecure(SqliteStore):
@@ -100,7 +101,7 @@ async def _erased_by(folder: Path) -> dict[str, dict[str, int]]:
             await world.switch_off(ABSENT)
             found = {}
             body, message_id = await _sent(world)
-            await world.devices[_SENDER].withdraw(message_id, _WAIT_S)
+            await world.devices[_SENDER].withdraw(message_id, WAIT_S)
             found["withdrawn"] = await _searched(home, body)
             body, _ = await _sent(world)
             await _received(world)
@@ -108,8 +109,8 @@ async def _erased_by(folder: Path) -> dict[str, dict[str, int]]:
             body, _ = await _sent(world)
             ahead_ms = _DAYS_31_MS
             # Any packet shows the relay its clock; without one it would wait for the timer that was set before.
-            await world.devices[_SENDER].look_up(ABSENT, _WAIT_S)
-            await _until(lambda: not stored_envelopes(world.home.store_path))
+            await world.devices[_SENDER].look_up(ABSENT, WAIT_S)
+            await until(lambda: not stored_envelopes(world.home.store_path), _GONE)
             found["expired"] = await _searched(home, body)
     return found
 
@@ -119,7 +120,7 @@ async def _sent(world: World) -> tuple[bytes, bytes]:
     before = {envelope.envelope_id for envelope in stored_envelopes(world.home.store_path)}
     device = world.devices[_SENDER]
     content = device.compose(ContentKind.CHAT, b"a text that is erased" * 100, (ABSENT,))
-    await device.send(content, (ABSENT,), wait_s=_WAIT_S)
+    await device.send(content, (ABSENT,), wait_s=WAIT_S)
     (body,) = (it.body for it in stored_envelopes(world.home.store_path) if it.envelope_id not in before)
     assert left_in(world.home.path, [body]), "the search must find what is there"
     return body, content.message_id
@@ -128,20 +129,14 @@ async def _sent(world: World) -> tuple[bytes, bytes]:
 async def _received(world: World) -> None:
     home = world.folder / ABSENT.partition("@")[0]
     async with Device.open(home, _PASSPHRASE, transport=LoopbackDevices(world.network)) as device:
-        await device.receive(_WAIT_S)
-        await device.idle(_WAIT_S)
-    await _until(lambda: not stored_envelopes(world.home.store_path))
+        await device.receive(WAIT_S)
+        await device.idle(WAIT_S)
+    await until(lambda: not stored_envelopes(world.home.store_path), _GONE)
 
 
 async def _searched(home: Path, body: bytes) -> dict[str, int]:
     await asyncio.sleep(BOUND_S)
     return left_in(home, [body])
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(_WAIT_S):
-        while not condition():  # noqa: ASYNC110  # a file is looked at, which sets no event
-            await asyncio.sleep(0.02)
 
 
 # ------------------------------------------------------------------------------------------------------ by the count
@@ -151,7 +146,7 @@ def commits_until_erased(folder: Path) -> int:
     """How many commits, the erasing one included, pass until no window is left; nobody calls `checkpoint` meanwhile.
 
     Raises:
-        AssertionError: it is still there after four times the bound.
+        Lingers: it is still there after four times the bound.
     """
     store = SqliteStore(folder / STORE, RELAY_ID)
     with contextlib.closing(store):
@@ -164,14 +159,14 @@ def commits_until_erased(folder: Path) -> int:
                 store.commit(Batch(used_tokens=[UsedTokenRow(commits, commits.to_bytes(16, "big"), _FAR_S)]))
             if not is_left_in(folder, BODY):
                 return commits
-    raise AssertionError("it is never erased")
+    raise Lingers("an erased envelope", f"{4 * CHECKPOINT_COMMITS} commits")
 
 
 def device_steps_until_erased(folder: Path) -> int:
     """The same of a device's sealed rows: how many steps until no window of one is left.
 
     Raises:
-        AssertionError: it is still there after 200.
+        Lingers: it is still there after 200.
     """
     store = device_store(folder)
     try:
@@ -189,7 +184,7 @@ def device_steps_until_erased(folder: Path) -> int:
                 return steps
     finally:
         store.close()
-    raise AssertionError("it is never erased")
+    raise Lingers("an erased row of a device", f"{_STEPS_MAX} steps")
 
 
 def left_by_idle_device(folder: Path, store: type[DeviceStore] = DeviceStore) -> dict[str, int]:
@@ -210,8 +205,8 @@ async def _left_by_idle_device(folder: Path) -> dict[str, int]:
     async with World.start(folder) as world:
         device, home = world.devices[ABSENT], folder / ABSENT.partition("@")[0]
         await world.say(_SENDER, (ABSENT,), "a text that is erased" * 100)
-        messages = await device.receive(_WAIT_S)
-        await device.idle(_WAIT_S)
+        messages = await device.receive(WAIT_S)
+        await device.idle(WAIT_S)
         (sealed,) = _kept_rows(device.state.store)
         assert left_in(home, [sealed]), "the search must find what is there"
         device.erase(messages)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import Any
 
 import pytest
 
+from client.errors import Unknown
 from client.store import Store
 from relay.store.sqlite import SqliteStore
-from sim.experiments.erased import brokers, experiment, homes, process, raw
+from sim.experiments.erased import brokers, experiment, homes, process, raw, waiting
 from sim.experiments.erased.brokers import Kept
 from sim.experiments.result import Result, Verdict
 
@@ -37,7 +39,7 @@ def test_the_relay_erases_within_fifty_commits(tmp_path: Path) -> None:
 
 def test_a_relay_that_keeps_its_log_is_over_any_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(homes, "SqliteStore", homes.KeptLog)
-    with pytest.raises(AssertionError, match="never erased"):
+    with pytest.raises(waiting.Lingers, match="still there after 200 commits"):
         homes.commits_until_erased(tmp_path)
 
 
@@ -152,3 +154,47 @@ def test_whatever_is_left_fails_it(monkeypatch: pytest.MonkeyPatch, found: dict[
 )
 def test_a_twin_that_is_not_found_out_makes_it_void(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
     assert result_of(monkeypatch, **found).verdict is Verdict.VOID
+
+
+def never(*_: object) -> Any:
+    raise waiting.NeverCame("the erased row to be gone", 20)
+
+
+@pytest.mark.parametrize(
+    "search",
+    ["erased_by", "commits_until_erased", "device_steps_until_erased", "left_by_idle_device", "after_kill", "kept_by"],
+)
+def test_what_is_waited_for_in_vain_makes_it_fail_and_is_named(monkeypatch: pytest.MonkeyPatch, search: str) -> None:
+    def honest_twin(folder: Path, store: type[SqliteStore] = SqliteStore) -> Any:
+        return {way: {"store.sqlite": 3} for way in homes.WAYS} if store is not SqliteStore else never()
+
+    result = result_of(monkeypatch, **{search: honest_twin if search == "erased_by" else never})
+    assert result.verdict is Verdict.FAILS
+    assert any("waited 20 s in vain for the erased row to be gone" in line for line in result.evidence)
+
+
+def test_a_device_that_gets_no_answer_and_a_process_that_does_not_end_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for error in (Unknown("withdraw", "no link"), TimeoutExpired("mosquitto", 20)):
+
+        def fail(_name: str, _folder: Path, error: Exception = error) -> Kept:
+            raise error
+
+        result = result_of(monkeypatch, kept_by=fail)
+        assert result.verdict is Verdict.FAILS
+        assert any(line.startswith("mosquitto: ") for line in result.evidence)
+
+
+def test_a_twin_that_never_comes_to_its_end_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stuck(folder: Path, store: type[SqliteStore] = SqliteStore) -> Any:
+        return never() if store is homes.KeptLog else {way: {} for way in homes.WAYS}
+
+    result = result_of(monkeypatch, erased_by=stuck)
+    assert result.verdict is Verdict.VOID
+    assert any("in vain" in control.how for control in result.controls)
+
+
+async def test_what_never_becomes_true_is_given_up_with_its_name() -> None:
+    with pytest.raises(waiting.NeverCame, match=r"waited 0 s in vain for the tide"):
+        await waiting.until(lambda: False, "the tide", wait_s=0.01)

@@ -52,6 +52,8 @@ KINDS: Final = frozenset(
 )
 OUTCOMES: Final = frozenset({"given", "ciphertext", "refused", "nothing-held"})
 STATES: Final = frozenset({"honoured", "refused"})
+CAPTURED: Final = {"interception": "ciphertext", "pen-register": "given"}
+"""Kinds of order that are honoured by recording what passes, and the outcome of having done so."""
 PERSONAL_TABLES: Final = ("mailboxes", "lists", "prekeys", "envelopes", "tombstones")
 PERSONAL_COLUMNS: Final = frozenset(
     f"{table}.{name}"
@@ -88,6 +90,8 @@ class LoggedOrder:
     opened: bool = False
     until: int = 0
     """Until when a preservation that was honoured holds, Unix time in seconds."""
+    capturing_from: int = 0
+    """When recording of what passes began, Unix time in seconds."""
     changes: list[tuple[str, int, int]] = field(default_factory=list)
 
 
@@ -304,7 +308,7 @@ class _Reader:
     def _set_answer(self, order: LoggedOrder, fields: list[Any]) -> None:
         decoder.array(fields, "answer", 8)
         # An answer that is opened may stand before a change that the log had while it was sealed.
-        withdrawn = order.sealed and order.state == "withdrawn"
+        withdrawn = order.state == "withdrawn" and (order.sealed or bool(order.capturing_from))
         if order.state != "open" and not withdrawn:
             raise ProofError("answer", f"order {order.number} is {order.state}: it is answered once")
         order.state = decoder.text(fields[3], "state", 32)
@@ -321,10 +325,20 @@ class _Reader:
             raise ProofError("answer", "does not say what it does not claim")
         if order.kind == "preservation" and (order.state, order.outcome) == ("honoured", "given"):
             order.until = _preserved_until(order.text)
-        if withdrawn:
+        self._check_captured(order)
+        if withdrawn and not order.capturing_from:
             if order.state == "honoured" and not order.until:
                 raise ProofError("answer", f"order {order.number} was honoured, and withdrawn after it")
             order.state = "withdrawn"
+
+    def _check_captured(self, order: LoggedOrder) -> None:
+        """What passed is handed over only if the log says from when it was recorded, and what was recorded is told."""
+        wanted = CAPTURED.get(order.kind)
+        if order.capturing_from:
+            if (order.state, order.outcome) != ("honoured", wanted) or order.evidence == _NOBODY:
+                raise ProofError("answer", f"order {order.number} was captured, and the answer does not say so")
+        elif wanted is not None and (order.outcome == wanted or order.evidence != _NOBODY):
+            raise ProofError("answer", f"order {order.number} was captured, and the log does not say from when")
 
     def _sealed(self, index: int, fields: list[Any]) -> None:
         decoder.array(fields, "sealed", 6)
@@ -341,8 +355,12 @@ class _Reader:
             if not order.sealed or order.answered_at is not None:
                 raise ProofError("sealed answer", "is of an order that is not sealed, or was answered before")
             order.answered_at = fields[1]
+        elif what == "change":
+            order = self._of(number)
+            if not order.sealed or order.answered_at is not None:
+                raise ProofError("sealed change", "is of an order that is not sealed, or was answered before")
         else:
-            raise DecodeError("sealed", "is neither an order nor an answer")
+            raise DecodeError("sealed", "is neither an order nor an answer, and no change")
 
     def _opening(self, index: int, fields: list[Any]) -> None:
         decoder.array(fields, "opening", 5)
@@ -355,8 +373,11 @@ class _Reader:
             raise ProofError("opening", f"is not what was sealed in leaf {place}")
         inner = decoder.array(decoder.decode(text, "opened leaf", LEAF_BYTES_MAX), "opened leaf", length_max=12)
         order = self._of(number)
-        if inner[:1] != [2 if what == "order" else 3] or inner[2:3] != [number]:
+        if inner[:1] != [{"order": 2, "answer": 3, "change": 6}[what]] or inner[2:3] != [number]:
             raise ProofError("opening", f"is no {what} of number {number}")
+        if what == "change":
+            self._open_change(order, inner)
+            return
         if what == "answer":
             self._set_answer(order, inner)
             return
@@ -368,15 +389,42 @@ class _Reader:
         order.deadline = order.deadline or opened.deadline
         order.opened = True
 
+    def _open_change(self, order: LoggedOrder, fields: list[Any]) -> None:
+        """Of a sealed order only the beginning of a capture is sealed; a withdrawal may have come after it."""
+        decoder.array(fields, "change", 5)
+        logged_at = decoder.integer(fields[1], "logged_at", 0, TIME_S_MAX)
+        if decoder.text(fields[3], "change", 32) != "capturing":
+            raise DecodeError("opening", "is of a change that is never sealed")
+        deadline = decoder.integer(fields[4], "deadline", 0, TIME_S_MAX)
+        before = [change for change, at, _ in order.changes if at < logged_at]
+        if "withdrawn" in before:
+            raise ProofError("change", f"order {order.number} was captured after it was withdrawn")
+        self._begin_capture(order, logged_at, deadline)
+        order.changes.insert(len(before), ("capturing", logged_at, deadline))
+        order.deadline = max(order.deadline, deadline)
+
+    def _begin_capture(self, order: LoggedOrder, logged_at: int, until: int) -> None:
+        if order.kind not in CAPTURED or order.capturing_from:
+            raise ProofError("change", f"order {order.number} is captured already, or is not about what passes")
+        if until <= logged_at:
+            raise ProofError("change", f"order {order.number} is captured until a day that has passed")
+        order.capturing_from = logged_at
+
     def _change(self, index: int, fields: list[Any]) -> None:
         decoder.array(fields, "change", 5)
         order = self._of(decoder.integer(fields[2], "number"))
         change = decoder.text(fields[3], "change", 32)
         deadline = decoder.integer(fields[4], "deadline", 0, TIME_S_MAX)
-        if change not in {"extended", "appealed", "withdrawn", "released"}:
+        if change not in {"extended", "appealed", "withdrawn", "released", "capturing"}:
             raise DecodeError("change", "is of a kind that there is not")
         if change == "released":
             self._check_release(order, fields[1])
+        elif change == "capturing":
+            if order.sealed or order.state != "open":
+                raise ProofError("change", f"order {order.number} is {order.state} or sealed: its capture cannot begin")
+            self._begin_capture(order, fields[1], deadline)
+        elif change == "appealed" and order.capturing_from:
+            raise ProofError("change", f"order {order.number} is captured: it cannot be contested any more")
         elif order.state in {"withdrawn", "released"} or (
             order.state == "honoured" and not (change == "withdrawn" and order.until)
         ):

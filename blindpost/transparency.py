@@ -137,6 +137,8 @@ def _state(order: LoggedOrder) -> str:
     """Where an order stands; of a preservation also until when it holds, or when it ended."""
     if order.sealed and not order.opened:
         return "sealed"
+    if order.state == "open" and order.capturing_from:
+        return f"captured until {day_of(order.deadline)}"
     if order.state == "released":
         return f"released {day_of(order.changes[-1][1])}"
     return f"{order.state} until {day_of(order.until)}" if order.state == "honoured" and order.until else order.state

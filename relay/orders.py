@@ -4,7 +4,7 @@
     DIR/log.vkey             its public half, as Go's sumdb/note writes it
     DIR/transparency/        the log, for any web server to mirror (relay/tlog.py)
     DIR/orders/N.order 0600  whom order N is about, and what its commitments open with
-    DIR/orders/N.answer 0600 the same of its answer, where it is sealed
+    DIR/orders/N.answer 0600 the same of its answer, where it is sealed; N.change of the beginning of a capture
     DIR/policy.toml          where there is one: what is honoured where (relay/core/policy.py)
     DIR/desk.lock            held by whoever writes the log
 
@@ -93,12 +93,12 @@ class _OrderRecord(SecretRecord, frozen=True):
     sealed: bool
 
 
-class _AnswerRecord(SecretRecord, frozen=True):
-    """N.answer."""
+class _SealedRecord(SecretRecord, frozen=True):
+    """N.answer, N.change."""
 
     leaf: Annotated[bytes, Meta(max_length=ENTRY_BYTES_MAX)]
     seal_nonce: Nonce
-    answered: U64
+    logged: U64
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,24 +194,35 @@ class Desk:
             decision: what it follows from; None: the policy's.
 
         Raises:
-            DocketError: it is settled, or there is none.
+            DocketError: it is settled, there is none, or what was captured is to be refused.
             OSError: it could not be written.
         """
         entry, now_s = self.docket.entry(number), self.now_s()
-        if not entry.is_open:
-            raise DocketError(f"order {number} is {entry.state.value}: it cannot be answered")
         honoured = answer.honoured and (decision or self.policy.decision(entry.order)) is Decision.HONOUR
+        self.docket.check_answer(number, honoured)
         state = (OrderState.HONOURED if honoured else OrderState.REFUSED).value
         text = AnswerLeaf(now_s, number, state, answer.outcome.value, answer.text, answer.given, answer.evidence)
         sealed = self.is_sealed(number)
-        leaf: AnswerLeaf | SealedLeaf = text
-        if sealed:
-            record = _AnswerRecord(encode(text), self._entropy(NONCE_BYTES), now_s)
-            self._write_record(f"{number}.answer", record)
-            until = entry.order.secret_until_s
-            leaf = SealedLeaf(now_s, number, "answer", commitment(record.seal_nonce, record.leaf), until)
-        index = self._append(leaf)
+        index = self._append(self._seal(entry, "answer", text) if sealed else text)
         return Filed(self.docket.answer(number, honoured, now_s, _until_s(entry.order, text)), index, sealed)
+
+    def _seal(self, entry: Entry, what: str, leaf: AnswerLeaf | ChangeLeaf) -> SealedLeaf:
+        """Keep a leaf as a private record; return what stands in the log in its place."""
+        record = _SealedRecord(encode(leaf), self._entropy(NONCE_BYTES), leaf.logged_at)
+        self._write_record(f"{entry.number}.{what}", record)
+        sealed = commitment(record.seal_nonce, record.leaf)
+        return SealedLeaf(leaf.logged_at, entry.number, what, sealed, entry.order.secret_until_s)
+
+    def capture(self, number: int, until_s: int) -> Filed:
+        """Recording of what passes begins, until then. That of a sealed order is sealed: it tells what was asked.
+
+        Raises:
+            DocketError: the order is settled, recorded already or of another kind, or the day has passed.
+            OSError: it could not be written.
+        """
+        entry = self.docket.capture(number, until_s, self.now_s())
+        leaf, sealed = ChangeLeaf(self.now_s(), number, "capturing", until_s), self.is_sealed(number)
+        return Filed(entry, self._append(self._seal(entry, "change", leaf) if sealed else leaf), sealed)
 
     def extend(self, number: int, deadline_s: int) -> Filed:
         """The authority moves an order's deadline.
@@ -238,7 +249,9 @@ class Desk:
             DocketError: it was honoured or withdrawn before.
         """
         entry = self.docket.withdraw(number, self.now_s())
-        return Filed(entry, self._append(ChangeLeaf(self.now_s(), number, "withdrawn", entry.deadline_s)), sealed=False)
+        # The day of a capture whose beginning is sealed is not told by its withdrawal.
+        deadline_s = 0 if entry.captured and self.is_closed(number) else entry.deadline_s
+        return Filed(entry, self._append(ChangeLeaf(self.now_s(), number, "withdrawn", deadline_s)), sealed=False)
 
     def take_back(self, number: int) -> Filed:
         """The authority takes a preservation back before its day.
@@ -418,6 +431,10 @@ class Desk:
                 text = leaf if isinstance(leaf, AnswerLeaf) else self._answer(leaf.number)
                 until_s = _until_s(docket.entry(leaf.number).order, text)
                 docket.answer(leaf.number, text.state == OrderState.HONOURED.value, leaf.logged_at, until_s)
+            elif isinstance(leaf, SealedLeaf):
+                change = read_leaf(self._record(leaf.number, "change").leaf)
+                assert isinstance(change, ChangeLeaf)
+                _change(docket, change)
             elif isinstance(leaf, ChangeLeaf):
                 _change(docket, leaf)
         return docket
@@ -443,12 +460,12 @@ class Desk:
         assert isinstance(leaf, AnswerLeaf)
         return leaf
 
-    def _record(self, number: int, what: str) -> _OrderRecord | _AnswerRecord:
+    def _record(self, number: int, what: str) -> _OrderRecord | _SealedRecord:
         path = self.home.path / ORDERS_FOLDER / f"{number}.{what}"
         if not path.is_file():
             raise NotFiled(f"{path} is missing: without it the log's commitments of order {number} cannot be opened")
         data = bounded(path, path.name, _RECORD_BYTES_MAX)
-        return decode(_OrderRecord, data, path.name) if what == "order" else decode(_AnswerRecord, data, path.name)
+        return decode(_OrderRecord, data, path.name) if what == "order" else decode(_SealedRecord, data, path.name)
 
     def _write_record(self, name: str, record: SecretRecord) -> None:
         folder = self.home.path / ORDERS_FOLDER
@@ -461,6 +478,8 @@ def _change(docket: Docket, leaf: ChangeLeaf) -> None:
         docket.extend(leaf.number, leaf.deadline, leaf.logged_at)
     elif leaf.change == "appealed":
         docket.appeal(leaf.number, leaf.logged_at)
+    elif leaf.change == "capturing":
+        docket.capture(leaf.number, leaf.deadline, leaf.logged_at)
     elif leaf.change == "withdrawn":
         take = docket.take_back if docket.entry(leaf.number).until_s else docket.withdraw
         take(leaf.number, leaf.logged_at)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum, unique
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta
 
@@ -61,7 +61,8 @@ class CaptureEvent(IntEnum):
 BODY_EVENTS: Final = frozenset({CaptureEvent.STORED, CaptureEvent.DELIVERED})
 """Events in which a body passes."""
 
-Kind = Literal["interception", "pen-register"]
+Kind = Annotated[str, Meta(pattern=r"\A(interception|pen-register)\Z")]
+ScopeWord = Annotated[str, Meta(pattern=r"\A(all|tenant|account|mailbox)\Z")]
 
 
 class CaptureHeader(Record, frozen=True, tag=1):
@@ -70,7 +71,7 @@ class CaptureHeader(Record, frozen=True, tag=1):
     relay_id: Id
     number: U64
     kind: Kind
-    scope: Literal["all", "tenant", "account", "mailbox"]
+    scope: ScopeWord
     made_ms: U64
 
 

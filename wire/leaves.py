@@ -108,7 +108,7 @@ class AnswerLeaf(Record, frozen=True, tag=3):
 
 
 class SealedLeaf(Record, frozen=True, tag=4):
-    """H(nonce ‖ leaf) of an order or an answer whose text the law seals, until `secret_until`."""
+    """H(nonce ‖ leaf) of an order, of its answer or of a change that would tell what is asked, until `secret_until`."""
 
     logged_at: U64
     number: U64
@@ -127,7 +127,10 @@ class OpeningLeaf(Record, frozen=True, tag=5):
 
 
 class ChangeLeaf(Record, frozen=True, tag=6):
-    """An order was extended, appealed, withdrawn, or a preservation ended; `deadline` is the one from then on."""
+    """An order was extended, appealed, withdrawn, is being captured, or a preservation ended.
+
+    `deadline` is the one from then on; of a capture it is the day on which that ends.
+    """
 
     logged_at: U64
     number: U64
@@ -205,13 +208,16 @@ def check_opening(sealed: SealedLeaf, opening: OpeningLeaf) -> Leaf:
 
     Raises:
         SignatureError: the opening is of something else than was sealed.
-        FormatError: no order or answer of that number was behind it.
+        FormatError: no order, answer or change of that number was behind it.
     """
     if commitment(opening.nonce, opening.text) != sealed.commitment:
         raise SignatureError("opening of a sealed leaf")
     leaf = read_leaf(opening.text)
-    wanted = OrderLeaf if sealed.what == "order" else AnswerLeaf
-    if not isinstance(leaf, wanted) or leaf.number != sealed.number:
+    wanted = {"order": OrderLeaf, "answer": AnswerLeaf, "change": ChangeLeaf}.get(sealed.what, OrderLeaf)
+    if not isinstance(leaf, OrderLeaf | AnswerLeaf | ChangeLeaf) or (type(leaf), leaf.number) != (
+        wanted,
+        sealed.number,
+    ):
         raise FormatError("opening", f"is no {sealed.what} of that number")
     return leaf
 

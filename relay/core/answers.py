@@ -20,7 +20,7 @@ from relay.core.docket import Order, OrderKind
 from relay.core.policy import Decision
 from wire.limits import HASH_BYTES
 
-__all__ = ["NOT_CLAIMED", "Answer", "Facts", "Outcome", "answer_to"]
+__all__ = ["NOT_CLAIMED", "Answer", "Captured", "Facts", "Outcome", "answer_to"]
 
 _NOTHING: Final = bytes(HASH_BYTES)
 
@@ -40,6 +40,31 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Captured:
+    """What an order has recorded as it passed (capture.py), by the file that was handed over.
+
+    Args:
+        from_s: when it began, Unix time in seconds.
+        to_s: when it ended.
+        mailboxes: how many were covered.
+        events: how many are recorded.
+        stored: how many of these are envelopes that came in.
+        body_bytes: of ciphertext, repeats included.
+        lost: events that are counted and not recorded.
+        pauses: how often it was interrupted.
+    """
+
+    from_s: int = 0
+    to_s: int = 0
+    mailboxes: int = 0
+    events: int = 0
+    stored: int = 0
+    body_bytes: int = 0
+    lost: int = 0
+    pauses: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What was found when an order was served.
 
@@ -50,6 +75,7 @@ class Facts:
         body_bytes: of their ciphertext.
         until_s: until when what was ordered holds, Unix time in seconds.
         evidence: SHA-256 of the manifest of the disclosure, or of the file, that was handed over.
+        captured: what that file has, where it is one of what passed.
     """
 
     found: int = 0
@@ -58,6 +84,7 @@ class Facts:
     body_bytes: int = 0
     until_s: int = 0
     evidence: bytes = _NOTHING
+    captured: Captured | None = None
 
     @property
     def handed_over(self) -> bool:
@@ -133,7 +160,9 @@ def answer_to(order: Order, decision: Decision, facts: Facts) -> Answer:
     if decision is Decision.APPEAL:
         said += " The order is contested."
     text = f"{said} Not claimed: {NOT_CLAIMED[order.kind]}."
-    return Answer(outcome, text, facts.columns, facts.evidence)
+    # Where nothing of this order was handed over, what was found is no evidence of it.
+    evidence = facts.evidence if outcome in {Outcome.GIVEN, Outcome.CIPHERTEXT} else _NOTHING
+    return Answer(outcome, text, facts.columns, evidence)
 
 
 def date_of(time_s: int) -> str:
@@ -159,9 +188,12 @@ def _content(order: Order, honoured: bool, facts: Facts) -> tuple[Outcome, str]:
 def _interception(order: Order, honoured: bool, facts: Facts) -> tuple[Outcome, str]:
     if not honoured:
         return Outcome.REFUSED, f"{_NO_KEY}: frames that pass are ciphertext. No capture was set up."
-    if facts.handed_over:
-        return Outcome.CIPHERTEXT, f"{_NO_KEY}. Frames were captured as they passed: ciphertext, sizes and times."
-    return Outcome.NOTHING_HELD, f"{_NO_KEY}: frames that pass are ciphertext. This relay has no device for capture."
+    if facts.captured is None or not facts.handed_over:
+        return Outcome.NOTHING_HELD, f"{_NO_KEY}: frames that pass are ciphertext. Nothing was captured."
+    return Outcome.CIPHERTEXT, (
+        f"{_NO_KEY}. Envelopes were recorded as they passed, {_recorded(facts.captured)} Each has its ciphertext, "
+        f"{facts.captured.body_bytes} bytes with repeats, the links' devices, mailbox, padded size and time."
+    )
 
 
 def _subscriber(order: Order, honoured: bool, facts: Facts) -> tuple[Outcome, str]:
@@ -185,8 +217,23 @@ def _metadata(order: Order, honoured: bool, facts: Facts) -> tuple[Outcome, str]
 
 
 def _pen_register(order: Order, honoured: bool, facts: Facts) -> tuple[Outcome, str]:
-    said = "This relay writes no record of which link hands what to which mailbox, and has no code that would."
-    return (Outcome.NOTHING_HELD, said) if honoured else (Outcome.REFUSED, said)
+    if not honoured:
+        return Outcome.REFUSED, "No record was begun of which link hands what to which mailbox."
+    if facts.captured is None or not facts.handed_over:
+        return Outcome.NOTHING_HELD, "No record was made of which link hands what to which mailbox."
+    return Outcome.GIVEN, (
+        f"It was recorded which link handed what to which mailbox, {_recorded(facts.captured)} Each has the links' "
+        "devices, mailbox, padded size and time. No body was recorded, and nothing of before."
+    )
+
+
+def _recorded(captured: Captured) -> str:
+    lost = f"{captured.lost} more did not fit the relay's buffer and are counted" if captured.lost else "none was lost"
+    pauses = f", and it was interrupted {captured.pauses} times, as the file says" if captured.pauses else ""
+    return (
+        f"from {date_of(captured.from_s)} to {date_of(captured.to_s)}: {captured.events} events of "
+        f"{captured.mailboxes} mailboxes, {captured.stored} of them envelopes that came in; {lost}{pauses}."
+    )
 
 
 def _preservation(order: Order, honoured: bool, facts: Facts) -> tuple[Outcome, str]:

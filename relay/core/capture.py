@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from relay.core.docket import OrderKind, Scope
+from relay.core.docket import CAPTURED_KINDS, OrderKind, Scope
 from relay.core.events import REASON_ACKED, REASON_CLOSED, EnvelopeRow, MailboxRow
 from wire.capture import (
     BODY_EVENTS,
@@ -38,10 +38,8 @@ if TYPE_CHECKING:
     from relay.core.links import Link
     from relay.core.mailboxes import Held, Mailbox
 
-__all__ = ["CAPTURED_BYTES_MAX", "CAPTURING", "CAPTURES_MAX", "Captures", "Taken"]
+__all__ = ["CAPTURED_BYTES_MAX", "CAPTURES_MAX", "Captures", "Taken"]
 
-CAPTURING: Final = frozenset({OrderKind.INTERCEPTION, OrderKind.PEN_REGISTER})
-"""Kinds of order that are answered with what passes from now on."""
 CAPTURES_MAX: Final = 8
 CAPTURED_BYTES_MAX: Final = 32 * 1024 * 1024
 """Of records that wait to be taken, for each order."""
@@ -154,7 +152,7 @@ class Captures:
         Raises:
             FormatError: the kind is none of this, its day has passed, or there are too many captures.
         """
-        if kind not in CAPTURING:
+        if kind not in CAPTURED_KINDS:
             raise FormatError("capture", f"{kind.value} is not about what passes")
         if until_s * 1_000 <= now_ms:
             raise FormatError("capture", "its day has passed", until_s)

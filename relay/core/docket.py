@@ -6,6 +6,9 @@
 
     HONOURED until a day ─its day has passed, or take_back─▶ WITHDRAWN─▶ RELEASED       (a preservation)
 
+    RECEIVED, EXTENDED, APPEALED ─capture─▶ CAPTURING ─answer─▶ HONOURED               (what passes from now on)
+                                               └─withdraw─▶ WITHDRAWN ─answer─▶ HONOURED
+
 It knows records, states and times that are handed in; policy.py says what is done, answers.py what is said, and
 whoever writes the public log (relay/orders.py) keeps both. Nothing here asks whether an order is lawful: people do.
 
@@ -26,7 +29,18 @@ from wire.errors import BlindpostError, FormatError
 from wire.identity import check_account, check_domain
 from wire.limits import ID_BYTES
 
-__all__ = ["Docket", "DocketError", "Due", "Entry", "Order", "OrderKind", "OrderState", "Scope", "ScopeKind"]
+__all__ = [
+    "CAPTURED_KINDS",
+    "Docket",
+    "DocketError",
+    "Due",
+    "Entry",
+    "Order",
+    "OrderKind",
+    "OrderState",
+    "Scope",
+    "ScopeKind",
+]
 
 TEXT_CHARACTERS_MAX: Final = 2_000
 NAME_CHARACTERS_MAX: Final = 200
@@ -84,6 +98,8 @@ class OrderState(StrEnum):
     RECEIVED = "received"
     EXTENDED = "extended"
     APPEALED = "appealed"
+    CAPTURING = "capturing"
+    """It is honoured by recording what passes until its deadline; the answer comes at the end."""
     HONOURED = "honoured"
     REFUSED = "refused"
     WITHDRAWN = "withdrawn"
@@ -91,7 +107,10 @@ class OrderState(StrEnum):
     """A preservation that has ended, and what was kept is erased."""
 
 
-_OPEN: Final = frozenset({OrderState.RECEIVED, OrderState.EXTENDED, OrderState.APPEALED})
+CAPTURED_KINDS: Final = frozenset({OrderKind.INTERCEPTION, OrderKind.PEN_REGISTER})
+"""Kinds that are honoured by recording what passes (capture.py)."""
+_UNDECIDED: Final = frozenset({OrderState.RECEIVED, OrderState.EXTENDED, OrderState.APPEALED})
+_OPEN: Final = _UNDECIDED | {OrderState.CAPTURING}
 _PERSONAL: Final = frozenset(
     {OrderKind.CONTENT, OrderKind.SUBSCRIBER, OrderKind.METADATA, OrderKind.PEN_REGISTER, OrderKind.GHOST}
 )
@@ -198,6 +217,7 @@ class Entry:
         changed_s: when the state last changed.
         extensions: how often the deadline was moved.
         until_s: until when a preservation that was honoured holds, Unix time in seconds; 0: nothing goes on.
+        captured: whether recording began for it; its deadline is then the day on which that ends.
     """
 
     number: int
@@ -207,11 +227,12 @@ class Entry:
     changed_s: int
     extensions: int = 0
     until_s: int = 0
+    captured: bool = False
 
     @property
     def is_open(self) -> bool:
-        """Whether it still waits for its answer."""
-        return self.state in _OPEN
+        """Whether it still waits for its answer; one that was captured does so even after it was withdrawn."""
+        return self.state in _OPEN or (self.captured and self.state is OrderState.WITHDRAWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +294,8 @@ class Docket:
         entry = self._allowed(number, now_s, _OPEN | {OrderState.REFUSED}, "extended")
         if deadline_s <= max(entry.deadline_s, now_s) or deadline_s > TIME_S_MAX:
             raise DocketError(f"order {number}: an extension must end later than the deadline before it, and than now")
-        state = OrderState.REFUSED if entry.state is OrderState.REFUSED else OrderState.EXTENDED
+        stays = entry.state in {OrderState.REFUSED, OrderState.CAPTURING}
+        state = entry.state if stays else OrderState.EXTENDED
         self._passed.discard(number)
         extensions = entry.extensions + 1
         return self._set(replace(entry, state=state, deadline_s=deadline_s, changed_s=now_s, extensions=extensions))
@@ -284,7 +306,22 @@ class Docket:
         Raises:
             DocketError: it is settled.
         """
-        return self._move(number, now_s, _OPEN, OrderState.APPEALED, "appealed")
+        return self._move(number, now_s, _UNDECIDED, OrderState.APPEALED, "appealed")
+
+    def capture(self, number: int, until_s: int, now_s: int) -> Entry:
+        """Recording of what passes begins; the deadline is from now on the day on which it ends.
+
+        Raises:
+            DocketError: it is settled or recorded already, of another kind, or the day has passed.
+        """
+        entry = self._allowed(number, now_s, _UNDECIDED, "captured")
+        if entry.order.kind not in CAPTURED_KINDS:
+            raise DocketError(f"order {number} is not about what passes: there is nothing to capture")
+        if not now_s < until_s <= TIME_S_MAX:
+            raise DocketError(f"order {number}: a capture ends later than now")
+        self._passed.discard(number)
+        capturing = OrderState.CAPTURING
+        return self._set(replace(entry, state=capturing, deadline_s=until_s, changed_s=now_s, captured=True))
 
     def answer(self, number: int, honoured: bool, now_s: int, until_s: int = 0) -> Entry:
         """The relay answers.
@@ -296,10 +333,24 @@ class Docket:
             until_s: until when it preserves by that.
 
         Raises:
-            DocketError: it is settled.
+            DocketError: it is settled, or something was captured and it is to be refused.
         """
+        states = _OPEN | {OrderState.WITHDRAWN} if self.check_answer(number, honoured).captured else _OPEN
         state = OrderState.HONOURED if honoured else OrderState.REFUSED
-        return self._set(replace(self._move(number, now_s, _OPEN, state, "answered"), until_s=until_s))
+        return self._set(replace(self._move(number, now_s, states, state, "answered"), until_s=until_s))
+
+    def check_answer(self, number: int, honoured: bool) -> Entry:
+        """An order that can be answered so.
+
+        Raises:
+            DocketError: it is settled, or something was captured and it is to be refused.
+        """
+        entry = self.entry(number)
+        if not entry.is_open:
+            raise DocketError(f"order {number} is {entry.state.value}: it cannot be answered")
+        if entry.captured and not honoured:
+            raise DocketError(f"order {number} was captured: to say that it was refused would be untrue")
+        return entry
 
     def withdraw(self, number: int, now_s: int) -> Entry:
         """The authority takes it back.

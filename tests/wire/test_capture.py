@@ -52,6 +52,8 @@ def test_the_longest_record_fits() -> None:
         (b"\xff" * 8, f"limit {RECORD_BYTES_MAX}"),
         (b"\0\0\0\2\x91\x09", "capture record"),
         (b"\0\0\0\1\xc0", "capture record"),
+        (framed(CaptureHeader(BOX, 4, "content", "account", 1)), "capture record"),
+        (framed(CaptureHeader(BOX, 4, "pen-register\n", "account", 1)), "capture record"),
     ],
 )
 def test_what_is_no_run_of_records_is_refused(data: bytes, problem: str) -> None:

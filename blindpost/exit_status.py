@@ -56,6 +56,7 @@ MEANINGS: Final = {
 _BY_NAME: Final = {
     "Alarm": ExitStatus.ALARM,
     "Refused": ExitStatus.UNAVAILABLE,
+    "ServiceEnded": ExitStatus.UNAVAILABLE,
     "Expired": ExitStatus.UNAVAILABLE,
     "Incomplete": ExitStatus.UNAVAILABLE,
     "Unknown": ExitStatus.TRY_AGAIN,

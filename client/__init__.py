@@ -25,7 +25,7 @@ Importing this package imports its pure modules only (messages, errors); `Device
 from typing import TYPE_CHECKING, Any
 
 from client.content import Content, Kind
-from client.errors import Alarm, ClientError, Expired, Incomplete, Refused, Unknown
+from client.errors import Alarm, ClientError, Expired, Incomplete, Refused, ServiceEnded, Unknown
 from client.message import Message, Notice, SentStatus
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ __all__ = [
     "MqttTransport",
     "Notice",
     "Refused",
+    "ServiceEnded",
     "SentStatus",
     "Settings",
     "Surroundings",

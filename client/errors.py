@@ -10,7 +10,10 @@ Rules:
 * A failure that belongs to one message (`Expired`, `Incomplete`) names the message and who did not get it.
 """
 
-from wire.errors import BlindpostError, RefusalCode
+from contextlib import suppress
+
+from wire.errors import SERVICE_ENDED, BlindpostError, FormatError, RefusalCode
+from wire.identity import check_domain
 
 __all__ = [
     "AccountKeyChanged",
@@ -30,11 +33,13 @@ __all__ = [
     "ReceiptForged",
     "RecordFalse",
     "Refused",
+    "ServiceEnded",
     "RelayKeyWrong",
     "StoreFailed",
     "TransportClosed",
     "Unknown",
     "WrongPassphrase",
+    "refused",
 ]
 
 
@@ -60,6 +65,28 @@ class Refused(ClientError):
         named = f" at {field}" if field else ""
         bound = f" (limit {limit})" if limit else ""
         super().__init__(f"{request}: refused, {code.name.lower()}{named}{bound}")
+
+
+class ServiceEnded(Refused):
+    """The relay serves a company no more: it takes nothing new to or from it, and delivers what waits.
+
+    Args:
+        request: what was asked, in words.
+        domain: the company's.
+    """
+
+    def __init__(self, request: str, domain: str) -> None:
+        super().__init__(request, RefusalCode.UNKNOWN_ACCOUNT, f"{SERVICE_ENDED}{domain}")
+        self.domain = domain
+        self.args = (f"{request}: refused, the service for {domain} has ended",)
+
+
+def refused(request: str, code: RefusalCode, field: str = "", limit: int = 0) -> Refused:
+    """The error of a refusal, by what the relay named."""
+    if code is RefusalCode.UNKNOWN_ACCOUNT and field.startswith(SERVICE_ENDED):
+        with suppress(FormatError):
+            return ServiceEnded(request, check_domain(field.removeprefix(SERVICE_ENDED)))
+    return Refused(request, code, field, limit)
 
 
 class Unknown(ClientError):

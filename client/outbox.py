@@ -256,7 +256,7 @@ class Outbox:
     def _replan(self, step: Step, account: str, mailboxes: set[bytes]) -> None:
         for key, prepared_account in list(self.prepared.items()):
             if prepared_account == account and key[ID_BYTES:] not in mailboxes:
-                self._unprepare(step, key)
+                self.unprepare(step, key)
         self.uploads.drop_others(step, account, mailboxes)
         self.touch(account)
 
@@ -294,7 +294,7 @@ class Outbox:
         """An envelope has its verified receipt, within a step."""
         self._state.evidence.keep(step, held)
         name, mailbox = key[:ID_BYTES], key[ID_BYTES:]
-        self._unprepare(step, key)
+        self.unprepare(step, key)
         row = self.outgoing.get(name)
         if row is None:
             return
@@ -307,7 +307,7 @@ class Outbox:
 
     def reprepare(self, step: Step, key: bytes) -> None:
         """The relay has this envelope id with other content: encrypt again, under another id."""
-        self._unprepare(step, key)
+        self.unprepare(step, key)
         self._dirty[key[:ID_BYTES]] = None
 
     def fail(self, step: Step, name: bytes, error: BlindpostError) -> None:
@@ -339,10 +339,10 @@ class Outbox:
         with self._state.store.step() as step:
             for name in names:
                 if name in self.outgoing:
-                    self._fail_account(step, name, account, error)
+                    self.fail_account(step, name, account, error)
         return True
 
-    def _fail_account(self, step: Step, name: bytes, account: str, error: BlindpostError) -> None:
+    def fail_account(self, step: Step, name: bytes, account: str, error: BlindpostError) -> None:
         """The others still get it; whoever waits is told at once."""
         row = self.outgoing[name]
         rest = tuple(target for target in row.targets if target.account != account)
@@ -383,7 +383,7 @@ class Outbox:
         row = self.outgoing.pop(name)
         step.delete(Kind.OUTGOING, name)
         for key in [key for key in self.prepared if key[:ID_BYTES] == name]:
-            self._unprepare(step, key)
+            self.unprepare(step, key)
         if row.large:
             self.uploads.drop_message(step, name, row)
         value = self._state.store.get(Kind.SENT, row.message_id)
@@ -398,7 +398,8 @@ class Outbox:
         step.put(Kind.OUTGOING, name, encode(row))
         self.outgoing[name] = row
 
-    def _unprepare(self, step: Step, key: bytes) -> None:
+    def unprepare(self, step: Step, key: bytes) -> None:
+        """What was encrypted for one mailbox is not sent any more, within a step."""
         step.delete(Kind.PREPARED, key)
         self.prepared.pop(key, None)
 

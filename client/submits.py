@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from client.errors import Alarm, Refused
+from client.errors import Alarm, Refused, ServiceEnded, refused
 from client.link import AgainEvent, Link, ReceiptsEvent, RefusedEvent
 from client.outbox import Outbox
 from client.records import HeldReceipt, Prepared
@@ -167,10 +167,19 @@ class Submits:
                 for item in self._open_items(under_way):
                     self._on_conflict(step, item)
         else:
-            error = Refused(f"submit to {under_way.account}", event.code, event.field, event.limit)
+            error = refused(f"submit to {under_way.account}", event.code, event.field, event.limit)
             with self._state.store.step() as step:
-                for name in {item.key[:ID_BYTES] for item in self._open_items(under_way)}:
-                    if name in self._outbox.outgoing:
+                items = self._open_items(under_way)
+                for name in {item.key[:ID_BYTES] for item in items}:
+                    if name not in self._outbox.outgoing:
+                        continue
+                    if isinstance(error, ServiceEnded):
+                        # It is about this company: people of others still get it.
+                        for item in items:
+                            if item.key[:ID_BYTES] == name:
+                                self._outbox.unprepare(step, item.key)
+                        self._outbox.fail_account(step, name, under_way.account, error)
+                    else:
                         self._outbox.fail(step, name, error)
         return True
 

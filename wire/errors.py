@@ -8,6 +8,7 @@ Rules:
 """
 
 from enum import IntEnum, unique
+from typing import Final
 
 __all__ = ["BlindpostError", "FormatError", "RefusalCode", "SignatureError"]
 
@@ -43,6 +44,10 @@ class SignatureError(BlindpostError):
     def __init__(self, what: str) -> None:
         self.what = what
         super().__init__(f"{what}: signature does not verify")
+
+
+SERVICE_ENDED: Final = "service ended: "
+"""Begins the field of `unknown_account` where the relay serves a company no more; its domain follows."""
 
 
 @unique

@@ -71,6 +71,23 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
     parser.add_argument("message", type=_digits, metavar="MESSAGE", help="the message: its first 8 digits, or all 32")
     add_passphrase_options(parser)
 
+    parser = add_command(
+        family,
+        "withdraw",
+        summary="take back a message, text or mail, wherever nobody has fetched it yet",
+        description=(
+            "What has not left is dropped; of what the relay holds it is asked to erase each envelope, with the token "
+            "that only sender and recipient have. A device that has fetched the message keeps it. It is also for what "
+            "waits for people whose company the relay serves no more."
+        ),
+        examples=("blindpost chat withdraw --home ana 00112233445566778899aabbccddeeff",),
+        run=_withdraw,
+    )
+    add_home(parser, "the sender's device")
+    parser.add_argument("message", type=_digits, metavar="MESSAGE", help="the message: its first 8 digits, or all 32")
+    add_wait(parser, 60)
+    add_passphrase_options(parser)
+
 
 def _digits(text: str) -> str:
     digits = text.lower()
@@ -148,3 +165,24 @@ def _status(options: Options) -> int:
         marks = [mark for mark, who in (("D", status.delivered_to), ("R", status.read_by)) if account in who]
         print(f"{account} {' '.join(marks) or '-'}")
     return 0
+
+
+def _withdraw(options: Options) -> int:
+    from blindpost.handset import open_device, run_async, running
+    from client.errors import Unknown
+
+    async def take_back() -> int:
+        async with running(open_device(options)) as device:
+            message_id = _message_id(device, options.message)
+            if device.status(message_id) is None:
+                hint = "messages are known to the device that sent them"
+                raise CommandError(f"this device sent no message {message_id.hex()}", hint, ExitStatus.NO_INPUT)
+            try:
+                asked = await device.withdraw(message_id, options.wait)
+            except Unknown as error:
+                problem = f"the relay has not answered: {error.why}"
+                raise CommandError(problem, "withdraw it again: nothing happens twice", ExitStatus.TRY_AGAIN) from None
+        print(f"message {message_id.hex()} withdrawn: the relay was asked to erase {asked} envelopes")
+        return 0
+
+    return run_async(take_back())

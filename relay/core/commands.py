@@ -43,7 +43,7 @@ from wire.commands import (
 )
 from wire.commands import Directory as DirectoryAnswer
 from wire.envelope import Envelope
-from wire.errors import BlindpostError, RefusalCode
+from wire.errors import SERVICE_ENDED, BlindpostError, RefusalCode
 from wire.identity import domain_of
 from wire.limits import REFUSAL_FIELD_BYTES_MAX
 from wire.prekeys import verify_one_time_prekey
@@ -181,7 +181,7 @@ class Commands:
         account = self._directory.accounts.get(command.account)
         if account is None:
             raise Refused(RefusalCode.UNKNOWN_ACCOUNT, "account")
-        ended = bool(self._directory.ended) and self._has_ended(link, command.account)
+        ended = self._ended(link, command.account) if self._directory.ended else ""
         stale = command.list_hash != account.list_hash
         envelopes = command.envelopes
         if len(envelopes) == 1 and not stale and not ended and self._submit_new(staged, link, command, account):
@@ -203,7 +203,7 @@ class Commands:
                 if mailbox is None:
                     raise Refused(RefusalCode.NOT_ENTITLED, "mailbox")
                 if ended:
-                    raise Refused(RefusalCode.UNKNOWN_ACCOUNT, "account: the service has ended there")
+                    raise Refused(RefusalCode.UNKNOWN_ACCOUNT, f"{SERVICE_ENDED}{ended}")
                 mailboxes.check_expiry(envelope.expiry, now_s)
                 fresh += 1
             elif held.state == STAGED:
@@ -227,10 +227,13 @@ class Commands:
             self.receipt(link, command.ref, position, held)
         return ANSWERED
 
-    def _has_ended(self, link: Link, account: str) -> bool:
-        """Whether the service has ended for the recipient's company, or for all for whom the link speaks."""
+    def _ended(self, link: Link, account: str) -> str:
+        """The company for which the service has ended: the recipient's, or that of all for whom the link speaks."""
         ended = self._directory.ended
-        return domain_of(account) in ended or all(domain_of(own) in ended for own in link.accounts)
+        if (domain := domain_of(account)) in ended:
+            return domain
+        own = {domain_of(name) for name in link.accounts}
+        return min(own) if own and own <= ended else ""
 
     def _submit_new(self, staged: Staged, link: Link, command: Submit, account: Account) -> bool:
         """Stage a submit of one new envelope to the account's own mailbox: nearly all are that, and this is `_submit`

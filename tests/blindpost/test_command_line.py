@@ -48,6 +48,7 @@ mail send
 chat send
 chat ping
 chat status
+chat withdraw
 receive
 safety-number
 canary

@@ -12,7 +12,7 @@ import pytest
 
 from blindpost.__main__ import main
 from client.content import NO_REPLY, Content, Kind
-from client.errors import AccountKeyChanged, Refused, Unknown
+from client.errors import AccountKeyChanged, Refused, ServiceEnded, Unknown
 from client.message import Notice, SentStatus
 from client.records import HeldReceipt
 from wire.codec import encode
@@ -70,6 +70,12 @@ class FakeDevice:
         if message_id != MESSAGE_ID:
             return None
         return SentStatus(MESSAGE_ID, Kind.CHAT, (OMAR, LI), 0, False, False, (OMAR, LI), (LI,))
+
+    async def withdraw(self, message_id: bytes, wait_s: float | None = None) -> int:
+        if self.error is not None:
+            raise self.error
+        self.done.append(f"withdrawn {message_id.hex()}")
+        return 2
 
     def safety_number(self, account: str) -> str:
         if account not in self.known:
@@ -227,6 +233,24 @@ def test_status_tells_who_said_d_and_r(device: FakeDevice, capsys: pytest.Captur
         f"{LI} D R",
     ]
     assert main(["chat", "status", "00" * 16]) == 66
+
+
+def test_a_message_is_taken_back_and_one_of_somebody_else_is_not(
+    device: FakeDevice, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["chat", "withdraw", MESSAGE_ID.hex()]) == 0
+    assert f"withdrawn {MESSAGE_ID.hex()}" in device.done
+    assert "asked to erase 2 envelopes" in capsys.readouterr().out
+    assert main(["chat", "withdraw", "00" * 16]) == 66
+    device.error = Unknown("withdraw", "no link")
+    assert main(["chat", "withdraw", MESSAGE_ID.hex()]) == 75
+    assert "nothing happens twice" in capsys.readouterr().err
+
+
+def test_a_company_that_is_served_no_more_is_named(device: FakeDevice, capsys: pytest.CaptureFixture[str]) -> None:
+    device.error = ServiceEnded(f"submit to {OMAR}", "globex.example")
+    assert main(["chat", "ping", "--to", OMAR]) == 69
+    assert "the service for globex.example has ended" in capsys.readouterr().err
 
 
 def test_a_safety_number_is_looked_up_where_it_is_not_known(

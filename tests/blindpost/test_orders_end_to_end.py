@@ -7,6 +7,7 @@ from pathlib import Path
 import msgpack  # type: ignore[import-untyped]
 import pytest
 
+from relay.asking import end_service
 from tests.blindpost.test_end_to_end import World, enrol, world
 from wire.held import read_held
 
@@ -57,6 +58,14 @@ def test_orders_on_a_running_relay_are_answered_logged_and_audited(world: World)
     told = world.run("audit", "afterwards", *CARD, "--order", "afterwards/order.toml")
     assert told.startswith("BLIND")
     assert "preserved by order" not in told
+
+    sent = world.person("chat", "send", "--home", "ana", "--to", "omar@acme.example", "regret")
+    end_service(folder / "relay", ("acme.example",))
+    told = world.person("chat", "send", "--home", "ana", "--to", "omar@acme.example", "too late", status=69)
+    assert "the service for acme.example has ended" in told
+    told = world.person("chat", "withdraw", "--home", "ana", sent.split()[1][:8])
+    assert "asked to erase 1 envelopes" in told
+    assert "regret" not in world.person("receive", "--home", "omar")
 
     assert world.stop_relay() == 0
     world.run("order", "keys", "--home", "relay", "--jurisdiction", "GB", "--secret-until", until_day(90))

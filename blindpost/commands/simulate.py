@@ -219,6 +219,10 @@ def _show(outcome: "Outcome", console: "object") -> None:
         if served.disclosed is not None:
             found = f"{served.disclosed.verdict}, {served.disclosed.messages_read} contents read"
             console.print(f"  {served.order.id}: disclosure {found}", markup=False)
+        if served.captured is not None:
+            had = served.captured
+            found = f"{had.envelopes} envelopes that came in; of {had.bodies} bodies {had.read} read"
+            console.print(f"  {served.order.id}: captured {found}", markup=False)
     log = outcome.log
     state = "holds" if log.holds else "DOES NOT HOLD"
     console.print(

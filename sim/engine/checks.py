@@ -9,6 +9,7 @@ from sim.scenario.timeline import (
     Arrived,
     Assertion,
     BacklogBelow,
+    CapturedAtLeast,
     FaultsHappened,
     GhostRefused,
     LogComplete,
@@ -61,6 +62,8 @@ def _result(outcome: Outcome, check: Assertion) -> tuple[str, bool, str]:
             return f"{order} as {wanted}", answer == wanted, answer
         case GhostRefused(order=order):
             return _ghost(_served(outcome, order))
+        case CapturedAtLeast(order=order, at_least=least):
+            return _captured(_served(outcome, order), least)
         case LogComplete():
             return _log(outcome.log)
         case FaultsHappened(kind=kind, at_least=least):
@@ -80,10 +83,27 @@ def _nothing_read(outcome: Outcome, order_id: str) -> tuple[str, bool, str]:
         for served in outcome.served
         if served.disclosed is not None and order_id in ("", served.order.id)
     ]
+    captures = [
+        served.captured
+        for served in outcome.served
+        if served.captured is not None and order_id in ("", served.order.id)
+    ]
     read = sum(disclosed.messages_read for disclosed in disclosures)
     leaked = sum(disclosed.verdict == "NOT BLIND" for disclosed in disclosures)
+    passed = sum(captured.read for captured in captures)
     found = f"{len(disclosures)} disclosures, {read} contents read, {leaked} not blind"
-    return order_id or "all orders", bool(disclosures) and not read and not leaked, found
+    if captures:
+        found += f"; {len(captures)} captures, {passed} bodies read"
+    is_tried = bool(disclosures) or any(captured.body_bytes for captured in captures)
+    return order_id or "all orders", is_tried and not read and not leaked and not passed, found
+
+
+def _captured(served: ServedOrder, least: int) -> tuple[str, bool, str]:
+    about, captured = f"{served.order.id} at least {least}", served.captured
+    if captured is None:
+        return about, False, "nothing was captured for it"
+    found = f"{captured.envelopes} envelopes, {captured.body_bytes} bytes, {captured.lost} events lost"
+    return about, captured.envelopes >= least, found
 
 
 def _arrived(outcome: Outcome, share: float) -> tuple[str, bool, str]:

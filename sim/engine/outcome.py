@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from sim.engine.disclosures import Disclosed
 from sim.engine.ledger import Ledger
+from sim.orders.captured import Captured
 from sim.orders.clerk import Received
 from sim.orders.policy import Answer
 from sim.orders.reading import PublicLog
@@ -30,6 +31,7 @@ class ServedOrder:
             was put.
         ghost_alarms: of it, how many devices refused the list.
         filed: what the desk made of it, and its leaves in the public log.
+        captured: what was recorded as it passed, if that was ordered and honoured.
     """
 
     order: Order
@@ -41,6 +43,7 @@ class ServedOrder:
     ghost_encrypted: int | None = None
     ghost_alarms: int = 0
     filed: Received | None = None
+    captured: Captured | None = None
 
     @property
     def said(self) -> str:

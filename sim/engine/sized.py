@@ -2,7 +2,7 @@
 
 import dataclasses
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from relay import home as relay_home
@@ -20,7 +20,9 @@ from sim.engine.real import RealTown, check_real
 from sim.engine.standin import standing_in
 from sim.engine.town import Town
 from sim.engine.traffic import HOUR_S
-from sim.orders.clerk import Clerk
+from sim.orders.captured import Captured
+from sim.orders.capturing import Capturing
+from sim.orders.clerk import Clerk, Received
 from sim.orders.found import facts_of
 from sim.orders.keeping import Keeping
 from sim.orders.policy import ABOUT_ONE, discloses
@@ -155,6 +157,7 @@ class _Bench:
         )
         self._clerk.plan(town.calendar.at)
         self._keeping = Keeping(town, self._clerk)
+        self._capturing = Capturing(town, self._clerk, folder / "orders")
 
     def serve(self, number: int) -> None:
         """Serve an order, now."""
@@ -175,6 +178,10 @@ class _Bench:
             self._ghosts.add(order.id)
             if order.withdrawn is not None:
                 town.calendar.at(1_000 * order.withdrawn.unix_s, town.machine.take_ghosts_away)
+        capturing = self._capturing.begin(received)
+        if capturing is not None:
+            self._served.append(ServedOrder(order, at_s, capturing.answer, person, held, disclosed, filed=capturing))
+            return
         facts = facts_of(received, town.disk.store, self._folder / "orders" / order.id, disclosed, until_s)
         done = clerk.answer(received, facts, ghost=is_ghost)
         self._served.append(ServedOrder(order, at_s, done.answer, person, held, disclosed, filed=done))
@@ -192,7 +199,14 @@ class _Bench:
 
     def finished(self) -> list[ServedOrder]:
         """All of them, at the end of the run."""
-        return [self._with_ghost(served) if served.order.id in self._ghosts else served for served in self._served]
+        captured = self._capturing.finished()
+        return [self._as_it_ended(served, captured) for served in self._served]
+
+    def _as_it_ended(self, served: ServedOrder, captured: Mapping[str, tuple[Received, Captured]]) -> ServedOrder:
+        if served.order.id in captured:
+            filed, found = captured[served.order.id]
+            return dataclasses.replace(served, filed=filed, captured=found)
+        return self._with_ghost(served) if served.order.id in self._ghosts else served
 
     def _with_ghost(self, served: ServedOrder) -> ServedOrder:
         town = self._town

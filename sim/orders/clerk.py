@@ -1,6 +1,6 @@
 """The clerk of a simulated relay: whatever happens to an order goes through the relay's own desk, at its moment.
 
-    order       receive ─▶ leaf     answer ─▶ leaf, or appeal ─▶ leaf
+    order       receive ─▶ leaf     answer ─▶ leaf, or appeal ─▶ leaf, or capture ─▶ leaf and the answer at its end
     later       extension, withdrawal, opening, each step of leaving ─▶ leaf
 
 Each time the desk is opened anew, as a process of its own would (relay/orders.py), at the run's time and with chance of
@@ -37,8 +37,8 @@ from wire.tiles import CHECKPOINT_NAME, tiles_of
 
 __all__ = ["Clerk", "Received"]
 
-_CHANGING: Final = frozenset({OrderState.RECEIVED, OrderState.EXTENDED, OrderState.APPEALED, OrderState.REFUSED})
-"""Where the docket extends and withdraws."""
+_SETTLED: Final = frozenset({OrderState.HONOURED, OrderState.WITHDRAWN, OrderState.RELEASED})
+"""Where the docket neither extends nor withdraws."""
 _NO_BASIS: Final = "none named"
 _NO_NAME: Final = "unnamed"
 _NOTHING: Final = bytes(HASH_BYTES)
@@ -101,6 +101,7 @@ class Clerk:
         self._exits: list[tuple[str, str]] = []
         self.on_taken_back: Callable[[int, Sequence[tuple[Entry, int]]], None] = lambda leaf, standing: None
         """Called with the leaf of a preservation that was taken back, and those that stand, each with its leaf."""
+        self.on_extended: Callable[[str, int], None] = lambda order_id, deadline_s: None
         self.on_opened: Callable[[], None] = lambda: None
         replace_file(home.path / POLICY_NAME, policy_toml(scenario).encode(), 0o644)
         self._reader = LogReader(home.path / LOG_FOLDER, (home.path / CARD_NAME).read_bytes())
@@ -157,12 +158,25 @@ class Clerk:
                 if ghost:
                     claim = answers.NOT_CLAIMED[OrderKind.GHOST]
                     made = answers.Answer(answers.Outcome.GIVEN, f"{_GHOST} Not claimed: {claim}.")
-                done = desk.answer(number, made)
+                done = desk.answer(number, made, decision)
                 said, evidence, place = made.text, made.evidence, done.index
                 expected.is_answered = True
-        reading = self.read(f"{received.order.id}: order and " + ("appeal" if place is None else "answer"))
+        what = "answer" if "capturing" in expected.changes else "order and answer" if place else "order and appeal"
+        reading = self.read(f"{received.order.id}: {what}")
         answer = said_by(decision, done.entry.state)
         return replace(received, answer=answer, answer_leaf=place, said=said, evidence=evidence, reading=reading)
+
+    def capture(self, received: Received, until_s: int) -> Received:
+        """Log that what passes is recorded from now on; the answer comes when that ends.
+
+        Args:
+            received: as `receive` gave it; honoured.
+            until_s: until when, Unix time in seconds.
+        """
+        with self._desk() as desk:
+            desk.capture(received.number, until_s)
+        self._changed(self._expected[received.order.id], "capturing")
+        return replace(received, answer=Answer.PROVIDED, reading=self.readings[-1])
 
     def _filed(self, order: Order, person: str) -> FiledOrder:
         """The order as the docket has it: one line of an issuer, a law or the word for none."""
@@ -211,6 +225,7 @@ class Clerk:
 
     def _extend(self, order: Order, deadline: Moment) -> None:
         self._change(order, "extended", lambda desk, number: desk.extend(number, deadline.unix_s))
+        self.on_extended(order.id, deadline.unix_s)
 
     def _withdraw(self, order: Order) -> None:
         expected = self._expected.get(order.id)
@@ -227,7 +242,7 @@ class Clerk:
         if expected is None:
             return
         with self._desk() as desk:
-            if desk.docket.entry(expected.number).state not in _CHANGING:
+            if desk.docket.entry(expected.number).state in _SETTLED:
                 return
             change(desk, expected.number)
         self._changed(expected, word)

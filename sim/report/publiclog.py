@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from html import escape
 
 from relay.logkey import LOG_FOLDER
+from sim.orders.captured import Captured
 from sim.orders.clerk import Received
+from sim.orders.policy import Answer
 from sim.orders.reading import LogReading, PublicLog
 from sim.report.tables import time_text
 
@@ -21,8 +23,7 @@ def log_section(log: PublicLog, transparency: str) -> Iterator[str]:
     yield "<h2>The public log</h2>"
     if log.holds:
         word = '<span class="held">It holds</span>: each time it was read, the tree before was its beginning'
-        tail = f", and {log.served} orders and {log.answered} answers are in it" if log.served else ""
-        yield f"<p>{word}{tail}.</p>"
+        yield f"<p>{word}. It has {_count(log.served, 'order')} and {_count(log.answered, 'answer')}.</p>"
     else:
         yield f'<p class="fails">It does not hold: {escape("; ".join([*log.findings, *log.gaps]))}</p>'
     link = (
@@ -34,7 +35,7 @@ def log_section(log: PublicLog, transparency: str) -> Iterator[str]:
         f"<p>{link} The log lies in <code>{LOG_FOLDER}/</code>, as a web server would hand it out; to check it: "
         f"<code>blindpost log verify {LOG_FOLDER} --relay-card relay-card.toml</code></p>"
     )
-    yield "<table><tr><th>read on</th><th>after</th><th>leaves</th><th>root</th><th></th></tr>"
+    yield '<table><tr><th>read on</th><th>after</th><th class="n">leaves</th><th>root</th><th></th></tr>'
     for reading in log.readings:
         yield _row(reading)
     yield "</table>"
@@ -55,9 +56,28 @@ def where_logged(filed: Received) -> str:
         return "Not an order to the relay: it is not on the docket, nor in the log."
     place = f"Order {filed.number} on the docket, leaf {filed.leaf} of the public log"
     if filed.answer_leaf is None:
-        place += "; contested, so that the answer waits"
+        place += "; it is not answered yet" + ("" if filed.answer is Answer.PROVIDED else ", since it is contested")
     else:
         place += f", answered in leaf {filed.answer_leaf}"
     if filed.reading is None:
         return f"{place}."
-    return f"{place}; the log had {filed.reading.size} leaves then, with root {filed.reading.root[:16]}…"
+    size = _count(filed.reading.size, "leaf", "leaves")
+    return f"{place}; the log had {size} then, with root {filed.reading.root[:16]}…"
+
+
+def captured_paragraph(order_id: str, captured: Captured) -> str:
+    """What was recorded as it passed, and how much of that could be read."""
+    style = "fails" if captured.read else "held"
+    lost = f", {captured.lost:,} events lost" if captured.lost else ""
+    gaps = f", begun again {_count(captured.gaps, 'time')} after the relay was killed" if captured.gaps else ""
+    return (
+        f"<p>Captured from {time_text(captured.from_s)} to {time_text(captured.to_s)}: "
+        f"{_count(captured.events, 'event')} of {_count(captured.mailboxes, 'mailbox', 'mailboxes')}, "
+        f"{_count(captured.envelopes, 'envelope')} that came in, {captured.body_bytes:,} bytes of bodies{lost}{gaps}. "
+        f'Of the bodies of {_count(captured.bodies, "envelope")}, <span class="{style}">{captured.read:,} could be read'
+        f'</span>. <a href="orders/{escape(order_id)}/{escape(captured.path.name)}">the file</a></p>'
+    )
+
+
+def _count(number: int, one: str, several: str = "") -> str:
+    return f"{number:,} {one if number == 1 else several or one + 's'}"

@@ -4,6 +4,7 @@ import json
 from typing import Final
 
 from sim.engine.outcome import Outcome
+from sim.orders.captured import Captured
 from sim.report.tables import time_text
 
 __all__ = ["LIMITS", "document", "summary_json"]
@@ -16,9 +17,11 @@ LIMITS: Final = {
         "the audit accounts for every byte and checks the signatures of lists, prekeys and commits; there are no "
         "canaries, and nobody volunteers receipts or keys",
         "people, networks and states are models; their figures say nothing about real ones",
+        "the public log is read where it is written: that others are shown the same one is not tried",
     ),
     "real": (
         "people, networks and states are models; their figures say nothing about real ones",
+        "the public log is read where it is written: that others are shown the same one is not tried",
         "ciphertext differs from run to run, since ML-KEM takes no seed",
     ),
 }
@@ -62,6 +65,7 @@ def document(outcome: Outcome) -> dict[str, object]:
                 "verdict": served.disclosed.verdict if served.disclosed else None,
                 "contents read": served.disclosed.messages_read if served.disclosed else None,
                 "checks failed": list(served.disclosed.failed) if served.disclosed else None,
+                "captured": _captured(served.captured) if served.captured else None,
                 "leaf": served.filed.leaf if served.filed else None,
                 "answer leaf": served.filed.answer_leaf if served.filed else None,
             }
@@ -91,6 +95,18 @@ def document(outcome: Outcome) -> dict[str, object]:
         ],
         "held": outcome.held,
         "does not show": list(LIMITS[outcome.crypto]),
+    }
+
+
+def _captured(captured: Captured) -> dict[str, int]:
+    return {
+        "events": captured.events,
+        "envelopes": captured.envelopes,
+        "bytes": captured.body_bytes,
+        "lost": captured.lost,
+        "interruptions": captured.gaps,
+        "bodies": captured.bodies,
+        "bodies read": captured.read,
     }
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from sim.engine.ledger import Hour
 from sim.engine.outcome import Outcome, ServedOrder
 from sim.orders.service import SERVED
-from sim.report.publiclog import log_section, where_logged
+from sim.report.publiclog import captured_paragraph, log_section, where_logged
 from sim.report.summary import LIMITS
 from sim.report.tables import time_text
 
@@ -35,7 +35,7 @@ h1 { margin-bottom: 0.1em; } h2 { margin-top: 1.8em; } .soft { color: var(--soft
 svg { width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 svg .soft { fill: var(--soft); } table { border-collapse: collapse; width: 100%; } td, th { text-align: left;
 padding: 0.25em 0.8em 0.25em 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td:first-child { white-space: nowrap; } td.n { text-align: right; font-variant-numeric: tabular-nums; }
+td:first-child { white-space: nowrap; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 .held { color: var(--served); }
 .fails { color: var(--blocked); font-weight: 600; } .cards { display: flex; flex-wrap: wrap; gap: 0.8em; }
 code { font-size: 0.85em; overflow-wrap: anywhere; }
@@ -238,6 +238,8 @@ def _handed_over(served: ServedOrder) -> Iterator[str]:
         yield f"<blockquote>{escape(served.said)}</blockquote>"
     held = ", ".join(f"{escape(name)} {value}" for name, value in served.held.items())
     yield f"<p>Held at that moment: {held}.</p>"
+    if served.captured is not None:
+        yield captured_paragraph(order.id, served.captured)
     if disclosed is None:
         return
     is_given = served.filed is not None and served.filed.evidence == disclosed.evidence

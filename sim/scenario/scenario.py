@@ -25,6 +25,7 @@ from sim.scenario.timeline import (
     Announcement,
     Answered,
     Assertion,
+    CapturedAtLeast,
     GhostRefused,
     NothingRead,
     Order,
@@ -203,7 +204,7 @@ def _check(scenario: Scenario) -> None:
     _check_timeline(scenario, names, domains)
     for check in scenario.checks:
         match check:
-            case VerdictIs() | Answered() | GhostRefused():
+            case VerdictIs() | Answered() | GhostRefused() | CapturedAtLeast():
                 _quoted("assert.order", check.order, orders)
             case NothingRead():
                 _quoted("assert.order", check.order, orders, may_be_empty=True)

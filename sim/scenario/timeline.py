@@ -14,6 +14,7 @@ __all__ = [
     "Arrived",
     "Assertion",
     "BacklogBelow",
+    "CapturedAtLeast",
     "Extension",
     "FaultsHappened",
     "GhostRefused",
@@ -172,6 +173,13 @@ class GhostRefused(_Assertion, frozen=True, tag="ghost-refused"):
     order: Name
 
 
+class CapturedAtLeast(_Assertion, frozen=True, tag="captured"):
+    """While `order` was honoured, at least so many envelopes were recorded as they were stored."""
+
+    order: Name
+    at_least: Annotated[int, Meta(ge=1)] = 1
+
+
 class LogComplete(_Assertion, frozen=True, tag="log-complete"):
     """Every order that was served has its leaf in the public log, and its answer; the log verifies, and only grew."""
 
@@ -199,6 +207,7 @@ Assertion = (
     | BacklogBelow
     | Answered
     | GhostRefused
+    | CapturedAtLeast
     | LogComplete
     | FaultsHappened
     | SentAtLeast

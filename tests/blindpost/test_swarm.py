@@ -26,17 +26,17 @@ def test_the_log_of_a_run_is_verified_by_hand_with_the_report_made_from_it(
     out = tmp_path / "out"
     few = ["--people", "10", "--set", "traffic.chats_per_day = 3"]
     assert main(["simulate", "clemenza-2010", *few, "--out", str(out)]) == ExitStatus.OK
-    assert "public log: 3 leaves" in capsys.readouterr().out
+    assert "public log: 4 leaves" in capsys.readouterr().out
     check = ["log", "verify", str(out / "transparency"), "--relay-card", str(out / "relay-card.toml")]
     assert main([*check, "--report", str(out / "transparency-report")]) == ExitStatus.OK
     said = capsys.readouterr().out
     assert "follows from the log, byte for byte" in said
-    assert "3 leaves, 1 orders, 0 sealed, 0 open" in said
+    assert "4 leaves, 1 orders, 0 sealed, 0 open" in said
     report = (out / "transparency-report" / "requests.csv").read_text(encoding="utf-8")
-    assert ",CA,interception,account,1,1,0,0,Royal Canadian Mounted Police," in report
+    assert ",CA,interception,account,1,1,1,1,Royal Canadian Mounted Police," in report
     assert 'href="transparency-report/report.html"' in (out / "timeline.html").read_text(encoding="utf-8")
     # The twin: one letter of a leaf is another, and the command says so.
-    (bundle,) = (out / "transparency" / "tile" / "entries").rglob("3")
+    (bundle,) = (out / "transparency" / "tile" / "entries").rglob("4")
     bundle.write_bytes(bundle.read_bytes().replace(b"Mounted", b"mounted"))
     assert main(check) == ExitStatus.NOT_BLIND
     assert "its root is not that of the entries" in capsys.readouterr().out

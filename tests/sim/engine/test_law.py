@@ -1,9 +1,11 @@
 """An exit in order loses nothing and does not touch people abroad; a block is lifted; what ends, ends."""
 
+import hashlib
 from pathlib import Path
 
 from sim.engine.outcome import Outcome
 from sim.engine.run import run
+from sim.report.timeline import timeline_html
 from sim.scenario.scenario import from_toml
 from tests.sim.scenario.samples import SMALL
 
@@ -86,3 +88,67 @@ def test_a_preservation_ends_in_the_log_when_the_relay_keeps_nothing_more(tmp_pa
         ("closed: released", 3),
         ("the end", 4),
     ]
+
+
+TAPS = (
+    "order = [{ id = 'tap', kind = 'interception', withdrawn = 2015-11-03T15:00:00, ONE }, "
+    "{ id = 'pen', kind = 'prospective-metadata', deadline = 2015-11-03, "
+    "extension = [{ on = 2015-11-02T12:00:00, deadline = 2015-11-04 }], ONE }, "
+    "{ id = 'open', kind = 'interception', deadline = 2016-02-01, ONE }, "
+    "{ id = 'end', kind = 'interception', sealed = true, ONE }]"
+).replace("ONE", "date = 2015-11-02T06:00:00, jurisdiction = 'Canada', issuer = 'a court', person = 'p0@acme.example'")
+CRASH = "fault = [{ kind = 'crash', at = [2015-11-02T09:00:00] }]"
+
+
+def test_what_passes_is_captured_from_service_on_to_the_deadline_the_withdrawal_or_the_end(tmp_path: Path) -> None:
+    wanted = "assert = [{ check = 'log-complete' }, { check = 'nothing-read' }, { check = 'captured', order = 'tap' }]"
+    outcome = run(from_toml(SMALL, [*LONGER, TAPS, CRASH, wanted]), tmp_path, seed=5)
+    assert outcome.held, outcome.checks
+    day_s, begun_s = 86_400, 1_446_444_000
+    tap, pen, left_open, to_end = (served.captured for served in outcome.served)
+    assert tap is not None
+    assert pen is not None
+    assert left_open is not None
+    assert to_end is not None
+    midnight_s = begun_s - 6 * 3_600
+    assert (tap.from_s, tap.to_s) == (begun_s, midnight_s + day_s + 15 * 3_600)
+    assert (pen.from_s, pen.to_s) == (begun_s, midnight_s + 2 * day_s)
+    assert to_end.to_s == outcome.scenario.end.unix_s
+    assert left_open.to_s > to_end.to_s
+    assert tap.envelopes < pen.envelopes < to_end.envelopes == left_open.envelopes
+    assert (tap.gaps, pen.gaps) == (1, 1)
+    assert tap.body_bytes > 0
+    assert pen.body_bytes == 0
+    # What is in the file is what the answer commits to; whoever goes on to be captured is not answered yet.
+    for served in (outcome.served[0], outcome.served[1], outcome.served[3]):
+        assert served.filed is not None
+        assert served.captured is not None
+        assert served.filed.evidence == hashlib.sha256(served.captured.path.read_bytes()).digest()
+        assert f"{served.captured.events} events" in served.said
+    assert outcome.served[2].said == ""
+    assert {served.answer.value for served in outcome.served} == {"provided"}
+    page = timeline_html(outcome)
+    assert page.count('<span class="held">0 could be read') == 4
+    assert "it is not answered yet" in page
+
+
+def test_under_one_key_for_all_what_is_captured_is_read(tmp_path: Path) -> None:
+    wanted = "assert = [{ check = 'nothing-read', order = 'tap' }, { check = 'nothing-read', order = 'pen' }]"
+    legacy = ("relay.protection = 'global-pin-key'", "days = 2", "people.offline_share = 0.0")
+    outcome = run(from_toml(SMALL, [*LONGER, *legacy, TAPS, wanted]), tmp_path, seed=5)
+    tap, pen = outcome.served[0].captured, outcome.served[1].captured
+    assert tap is not None
+    assert tap.read == tap.bodies >= tap.envelopes > 0
+    assert pen is not None
+    assert pen.read == 0
+    # Nobody was away, so the disclosure has nothing to read: what was read had passed.
+    assert [(check.held, "bodies read" in check.found) for check in outcome.checks] == [(False, True), (False, True)]
+    assert f'<span class="fails">{tap.read} could be read' in timeline_html(outcome)
+
+
+def test_an_order_that_is_refused_captures_nothing(tmp_path: Path) -> None:
+    wanted = "assert = [{ check = 'captured', order = 'tap' }, { check = 'log-complete' }]"
+    refuses = "jurisdiction.1.policy = 'refuse-all'"
+    outcome = run(from_toml(SMALL, [TAPS, "days = 2.5", refuses, wanted]), tmp_path, seed=5)
+    assert [check.held for check in outcome.checks] == [False, True]
+    assert not list(tmp_path.rglob("capture.bin"))

@@ -307,3 +307,9 @@ def _replace(path: Path, data: bytes, mode: int) -> None:
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+    # The name is durable with its directory, not with the file.
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,5 +1,6 @@
 """A gateway's folder, settings and card: read back as written, and refused by field where something is wrong."""
 
+import os
 import stat
 import time
 from dataclasses import replace
@@ -238,3 +239,17 @@ def test_a_devices_home_says_by_which_way_it_goes(tmp_path: Path) -> None:
     keep_gateway(tmp_path, None)
     keep_gateway(tmp_path, None)
     assert gateway_of(tmp_path) is None
+
+
+def test_each_file_of_a_home_is_durable_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    home = make(tmp_path / "gateway")
+    assert synced == ["file", "folder"] * (len(synced) // 2)
+    assert len(synced) == 2 * len(list(home.path.iterdir()))

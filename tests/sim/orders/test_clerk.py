@@ -140,6 +140,12 @@ def test_what_was_honoured_is_neither_extended_nor_withdrawn_on_the_docket(tmp_p
     assert [reading.after for reading in log.readings] == ["the beginning", "done: order and answer", "the end"]
 
 
+def test_what_was_sealed_and_withdrawn_can_still_be_opened(tmp_path: Path) -> None:
+    filed = filing(tmp_path, ORDERS, "order.2.withdrawn = 2015-12-01")
+    log = filed.run()
+    assert log.holds, (log.findings, log.gaps)
+
+
 def test_an_issuer_of_several_lines_or_of_none_is_one_line_on_the_docket(tmp_path: Path) -> None:
     for name, issuer, wanted in (
         ("one", "a\\n  court", "a court"),

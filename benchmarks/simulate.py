@@ -1,7 +1,8 @@
 """The simulator at scale: devices and messages over simulated days, in minutes and memory of this machine.
 
 One process plays a scenario with `crypto = "sized"` (docs/scenarios.md): one company, everybody with one device, chats
-and mails of stated sizes, few absences, no faults, the network without losses. Every message is submitted, receipted,
+and mails of stated sizes, few absences, no faults, the network without losses; people act on a grid of 30 seconds, so
+that messages of one moment are worked on together, as a busy relay does. Every message is submitted, receipted,
 delivered and acknowledged by the relay's real core; every receipt's path is verified. A run that loses or doubles
 anything has no figures.
 
@@ -50,6 +51,7 @@ jurisdiction = "Here"
 people = {devices}
 
 [people]
+step_s = 30
 contacts = 5
 offline_share = 0.05
 offline_hours = 48
@@ -110,8 +112,8 @@ def _main(argv: Sequence[str]) -> int:
         _round(report, scenario, options.seed + number)
     report.notes.append(
         "each message: look-up at a first contact, submit, receipt with its path verified, delivery, ack; bodies are "
-        "random bytes; links are sealed with a stand-in; lists, prekeys and commits are signed, and what this process "
-        "has signed it does not verify"
+        "random bytes; people act on a grid of 30 s; links are sealed with a stand-in; lists, prekeys and commits are "
+        "signed, and what this process has signed it does not verify"
     )
     return finish(report, charts(report), options.out)
 

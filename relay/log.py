@@ -15,7 +15,8 @@ from typing import Final
 COUNT_MAX: Final = {"pages": 4_194_304, "links": 65_535, "count": 1_000_000}
 """What is more is written as this."""
 _TAIL_BYTES: Final = 256
-_TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
+_DATE_FORMAT: Final = "%Y-%m-%d"
+_TIME_FORMAT: Final = f"{_DATE_FORMAT}T%H:%M:%SZ"
 _TIME_BYTES: Final = len("2015-11-30T12:00:00Z")
 
 
@@ -30,9 +31,11 @@ class RelayLog:
     def __init__(self, path: Path, clock_ms: Callable[[], int]) -> None:
         self._clock_ms = clock_ms
         self._time_s = _last_time_s(path)
-        # Hundreds of lines may bear one time: it is written out once.
+        # Hundreds of lines may bear one time, and a day's lines one date: each is written out once.
         self._written_s = -1
+        self._written_day = -1
         self._time = ""
+        self._date = ""
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.lost = 0
         """Lines that the disk did not take."""
@@ -105,13 +108,11 @@ class RelayLog:
                 raise ValueError(f"{event} {name} must not be negative")
         self._time_s = max(self._time_s, self._clock_ms() // 1_000)
         if self._written_s != self._time_s:
-            self._written_s = self._time_s
-            self._time = datetime.fromtimestamp(self._time_s, UTC).strftime(_TIME_FORMAT)
+            self._write_out()
         line = " ".join((self._time, event, *(f"{name}={int(number)}" for name, number in numbers.items()))) + "\n"
         if self._file < 0:
             raise ValueError("the log is closed")
         data = line.encode("ascii")
-        size = os.fstat(self._file).st_size
         # A full disk must not stop the relay, and a line cut short must not stand in the file.
         try:
             written = os.write(self._file, data)
@@ -120,7 +121,15 @@ class RelayLog:
         if written < len(data):
             self.lost += 1
         if 0 < written < len(data):
-            os.ftruncate(self._file, size)
+            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+
+    def _write_out(self) -> None:
+        day, second = divmod(self._time_s, 86_400)
+        if day != self._written_day:
+            self._written_day = day
+            self._date = datetime.fromtimestamp(self._time_s, UTC).strftime(_DATE_FORMAT)
+        self._written_s = self._time_s
+        self._time = f"{self._date}T{second // 3_600:02}:{second // 60 % 60:02}:{second % 60:02}Z"
 
 
 def _last_time_s(path: Path) -> int:

@@ -230,12 +230,12 @@ class Handset:
         self.links_made += 1
         self._hello = None
         self._out.clear()
+        for ref in list(self._asked):
+            self._repeat_now(ref)
         if self.enrolled:
             self.keep_alive()
         else:
             self.enrol()
-        for ref in list(self._asked):
-            self._repeat_now(ref)
 
     # ---- joining
 

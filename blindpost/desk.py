@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from blindpost.errors import UsageError
+from blindpost.capturing import check_running
+from blindpost.errors import CommandError, UsageError
 from blindpost.files import check_absent, write_new
 from blindpost.preserving import settle
 from relay.asking import find_held, held_content, preserve_held
 from relay.core.answers import Facts, answer_to
-from relay.core.docket import DocketError, Entry, Order, OrderKind
+from relay.core.docket import CAPTURED_KINDS, DocketError, Entry, Order, OrderKind
 from relay.core.policy import Decision
 from relay.disclosure import MANIFEST_NAME, Disclosure, sha256_of, take_wholesale
 from relay.orders import Desk
@@ -69,10 +70,13 @@ def serve(home: Path, order: Order, out: Path | None = None, *, memory: bool = F
         order: the order.
         out: where what is handed over goes: a folder for a disclosure, a file for a record.
         memory: with a disclosure, also the memory image.
-        until_s: until when a preservation holds, Unix time in seconds.
+        until_s: until when a preservation holds, or what passes is recorded, Unix time in seconds.
+
+    Returns:
+        what was said. An order whose recording the log announces by that is not answered yet (capturing.py).
 
     Raises:
-        CommandError: `out` is there already.
+        CommandError: `out` is there already; no relay runs that could record.
         BlindpostError: the relay, its store or its log cannot do it; what was logged before stands in the log.
         OSError: something could not be written.
     """
@@ -80,9 +84,14 @@ def serve(home: Path, order: Order, out: Path | None = None, *, memory: bool = F
         check_absent(out)
     with Desk.at(home, now_s, os.urandom) as desk:
         settle(desk)
+        decision = desk.policy.decision(order)
+        records = order.kind in CAPTURED_KINDS and decision is Decision.HONOUR
+        if records:
+            _check_capture(home, out, until_s)
         filed = desk.receive(order)
         number = filed.entry.number
-        decision = desk.policy.decision(order)
+        if records:
+            return _announced(desk, number, filed.index, until_s)
         if decision is Decision.APPEAL:
             contested = desk.appeal(number)
             return Served(contested.entry, filed.index, None, None, filed.sealed, None, desk.log.size)
@@ -100,7 +109,7 @@ def serve(home: Path, order: Order, out: Path | None = None, *, memory: bool = F
 
 
 def check_until(until_s: int) -> None:
-    """Refuse an end of a preservation that has passed, or is too far.
+    """Refuse an end of a preservation, or of what is recorded, that has passed or is too far.
 
     Raises:
         UsageError: as said.
@@ -117,7 +126,10 @@ def decide(home: Path, number: int, *, honour: bool, out: Path | None = None, un
         number: the order's.
         honour: whether it stands.
         out: where a record goes.
-        until_s: until when a preservation holds.
+        until_s: until when a preservation holds, or what passes is recorded.
+
+    Returns:
+        as `serve`.
 
     Raises:
         DocketError: there is no such order, or it is settled.
@@ -131,13 +143,34 @@ def decide(home: Path, number: int, *, honour: bool, out: Path | None = None, un
         if not entry.is_open:
             raise DocketError(f"order {number} is {entry.state.value}: it is decided")
         order = entry.order
+        if entry.captured:
+            hint = f"blindpost order capture {number} --out FILE, with --finish to end it now"
+            raise CommandError(f"order {number} is decided, and what passes is recorded", hint)
         decision = Decision.HONOUR if honour else Decision.REFUSE
         index = desk.order_index(number)
+        if honour and order.kind in CAPTURED_KINDS:
+            _check_capture(home, out, until_s)
+            return _announced(desk, number, index, until_s)
         facts, disclosure = _served(home, order, decision, out, until_s=until_s, index=index)
         answered = desk.answer(number, answer_to(order, decision, facts), decision)
         return Served(
             answered.entry, index, answered.index, desk.answer_text(number), answered.sealed, disclosure, desk.log.size
         )
+
+
+def _check_capture(home: Path, out: Path | None, until_s: int) -> None:
+    """Refuse before anything is logged what cannot be recorded."""
+    if out is None or not until_s:
+        raise UsageError("what passes is recorded until a day, into a file", "give --until DATE and --out FILE")
+    check_until(until_s)
+    check_absent(out)
+    check_running(home)
+
+
+def _announced(desk: Desk, number: int, index: int, until_s: int) -> Served:
+    """The log says that recording begins, before it does."""
+    begun = desk.capture(number, until_s)
+    return Served(begun.entry, index, None, None, begun.sealed, None, desk.log.size)
 
 
 def _served(

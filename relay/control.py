@@ -7,13 +7,16 @@ relay's own user, or root. A message is u32(length) and canonical MessagePack, o
              [6, scope, name] find   [7, scope, name, until, leaf] preserve   [8, [domain, …]] end
              [9, scope, name, after] content
              [11] preserving   [12, leaf, [[scope, name, until, leaf], …]] release
+             [13, number, kind, scope, name, until] capture   [14, number] captured   [15, number, reason] end_capture
     answer   [0, kind, text] failed   [1, [[name, count], …]] status   [2] done   [3, pid] copied
              [4, files, rotated] sealed   [5, mailboxes, envelopes, body bytes, [held record, …]] found
              [6, [[seq, mailbox, number, envelope id, expiry, body], …]] content   [11, [leaf, …]] preserving
+             [14, records, through ms, more, ended] captured
 
 `disclose` and `seal` are two stages of one order on one connection (relay/disclosure.py): between them the store stands
 still and, with a memory image, the orderer reads the relay's memory. If the connection ends, or nothing comes for
-`ORDER_S_MAX`, the relay goes on without the order.
+`ORDER_S_MAX`, the relay goes on without the order. The same with `capture` and what is asked for after it
+(relay/capturing.py).
 
 A request that does not decode is answered with its field and limit, and ends that connection, nothing else.
 """
@@ -39,7 +42,8 @@ MESSAGE_BYTES_MAX = 65_536
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 """What is held about somebody with full mailboxes is long."""
 ORDER_S_MAX = 120.0
-CONNECTIONS_MAX = 8
+CONNECTIONS_MAX = 16
+"""Each capture holds one as long as it goes on."""
 _SOCKET_PATH_BYTES_MAX = 100
 _RECEIVED_BYTES = 1_048_576
 
@@ -125,6 +129,29 @@ class ReleaseRequest(Record, frozen=True, tag=12):
     standing: Annotated[tuple[Standing, ...], Meta(max_length=1_000)]
 
 
+class CaptureRequest(Record, frozen=True, tag=13):
+    """Record what passes through the mailboxes of a scope until then, for this connection."""
+
+    number: Count
+    kind: Annotated[str, Meta(max_length=32)]
+    scope: Literal["all", "tenant", "account", "mailbox"]
+    name: Annotated[str, Meta(max_length=ACCOUNT_BYTES_MAX)]
+    until: Count
+
+
+class CapturedRequest(Record, frozen=True, tag=14):
+    """What was recorded since the last time?"""
+
+    number: Count
+
+
+class EndCaptureRequest(Record, frozen=True, tag=15):
+    """Record no more for an order; whoever takes it may take what waits."""
+
+    number: Count
+    reason: Annotated[str, Meta(min_length=1, max_length=32)]
+
+
 class Failed(Record, frozen=True, tag=0):
     """The request was not served; `kind` is the error's class, `text` its words."""
 
@@ -167,6 +194,15 @@ class Preserving(Record, frozen=True, tag=11):
     leaves: tuple[Count, ...]
 
 
+class Captured(Record, frozen=True, tag=14):
+    """Records (wire/capture.py), complete up to a time; `more` wait; why it has `ended`, empty if it goes on."""
+
+    data: bytes
+    through_ms: Count
+    more: Annotated[int, Meta(ge=0, le=1)]
+    ended: Annotated[str, Meta(max_length=32)]
+
+
 class Found(Record, frozen=True, tag=5):
     """What is held: how many mailboxes and waiting envelopes, and for an account the record (wire/held.py)."""
 
@@ -188,8 +224,11 @@ Request: TypeAlias = (
     | ContentRequest
     | PreservingRequest
     | ReleaseRequest
+    | CaptureRequest
+    | CapturedRequest
+    | EndCaptureRequest
 )
-Answer: TypeAlias = Failed | Status | Done | Copied | Sealed | Found | Content | Preserving
+Answer: TypeAlias = Failed | Status | Done | Copied | Sealed | Found | Content | Preserving | Captured
 Serve: TypeAlias = Callable[["Peer", Request], Awaitable[Answer]]
 
 

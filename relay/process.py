@@ -18,13 +18,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from relay.capturing import Capturing
 from relay.control import (
     Answer,
+    CapturedRequest,
+    CaptureRequest,
     Connection,
     ContentRequest,
     ControlServer,
     DiscloseRequest,
     Done,
+    EndCaptureRequest,
     EndRequest,
     FindRequest,
     NotRunning,
@@ -135,6 +139,7 @@ async def _serve_locked(home: Home, ready: Callable[[], None]) -> None:
     transport = transport_of(home)
     with _calm_collector():
         service, discloser = assemble(home, transport)
+    capturing = Capturing(service, now_ms)
     service.log.started(os.getpid(), home.config.partition)
     broker = None
     if home.config.listen is not None:
@@ -178,11 +183,14 @@ async def _serve_locked(home: Home, ready: Callable[[], None]) -> None:
         if isinstance(request, ReleaseRequest):
             await release(service, request.leaf, request.standing)
             return Done()
+        if isinstance(request, CaptureRequest | CapturedRequest | EndCaptureRequest):
+            return await capturing.serve(peer, request)
         assert isinstance(request, StopRequest)
         loop.call_later(0.05, stop)
         return Done()
 
     async def ended(peer: Peer) -> None:
+        capturing.ended(peer)
         await end_order(discloser, peer)
 
     control = ControlServer(home.socket_path, serve_request, ended)

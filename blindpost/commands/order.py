@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from blindpost.commands.order_capture import add_capture, record
 from blindpost.commands.order_kinds import KINDS, Kind
 from blindpost.errors import CommandError, UsageError
 from blindpost.exit_status import ExitStatus
@@ -22,6 +23,7 @@ __all__ = ["add_commands", "day"]
 _UNNAMED: Final = "an authority that was not named"
 _NO_BASIS: Final = "none named"
 _NO_COUNTRY: Final = "XX"
+_OUT_HELP: Final = {"FILE": "also write what is given there", "RECORDS": "where what passes is recorded"}
 
 
 def add_commands(subparsers: "Subparsers[Parser]") -> None:
@@ -75,8 +77,15 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
     decision = parser.add_mutually_exclusive_group(required=True)
     decision.add_argument("--honour", action="store_true", help="the order stands")
     decision.add_argument("--refuse", action="store_true", help="it does not")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where a person's record is written")
-    parser.add_argument("--until", type=day, metavar="DATE", default=0, help="until when a preservation holds")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where a record, or what passes, is written")
+    parser.add_argument(
+        "--until",
+        type=day,
+        metavar="DATE",
+        default=0,
+        help="until when a preservation holds, or what passes is recorded",
+    )
+    add_capture(family)
     parser = add_command(
         family,
         "withdraw",
@@ -154,7 +163,9 @@ def _add_kind(family: "Subparsers[Parser]", kind: Kind) -> None:
         kind.about, ""
     )
     out = {"DIR": " --out disclosure", "FILE": " --out omar.bin"}.get(kind.out, "")
+    recorded = " --until 2030-10-22 --out omar.capture" if kind.out == "RECORDS" else ""
     plain = f"blindpost order {kind.name} --home relay{who}{out}"
+    plain += recorded
     plain += {"secrecy": " --secret-until 2031-01-01", "preservation": " --until 2030-10-22"}.get(kind.name, "")
     named = f'{plain} --issuer "High Court" --jurisdiction PK --legal-basis "order of 24 July" --deadline 2030-11-30'
     parser = add_command(
@@ -177,9 +188,12 @@ def _add_kind(family: "Subparsers[Parser]", kind: Kind) -> None:
         parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the directory, which is made")
         parser.add_argument("--memory", action="store_true", help="also the memory image of the running relay")
     elif kind.out:
-        parser.add_argument("--out", type=Path, metavar="FILE", help="also write what is given there")
-    if kind.name == "preservation":
-        parser.add_argument("--until", type=day, metavar="DATE", required=True, help="until when, YYYY-MM-DD")
+        parser.add_argument("--out", type=Path, metavar="FILE", help=_OUT_HELP[kind.out])
+    if kind.name == "preservation" or kind.out == "RECORDS":
+        required = kind.name == "preservation"
+        parser.add_argument(
+            "--until", type=day, metavar="DATE", default=0, required=required, help="until when, YYYY-MM-DD"
+        )
     parser.add_argument("--issuer", default=_UNNAMED, metavar="NAME", help=f"who issued it (default: {_UNNAMED})")
     parser.add_argument(
         "--jurisdiction",
@@ -237,6 +251,8 @@ def _serve(options: Options) -> int:
         secret_until_s=options.secret_until,
     )
     served = serve(home, order, out, memory=getattr(options, "memory", False), until_s=getattr(options, "until", 0))
+    if served.entry.captured:
+        return record(home_of(options), served.entry, served.order_index, options.out)
     if served.disclosure is not None:
         _tell_disclosure(served, options.out)
     elif out is not None and out.exists():
@@ -302,6 +318,10 @@ def _line(entry: "Entry") -> str:
 def _state(entry: "Entry") -> str:
     if entry.until_s and entry.state.value == "honoured":
         return f"honoured until {_date(entry.until_s)}"
+    if entry.state.value == "capturing":
+        return f"recorded until {_date(entry.deadline_s)}"
+    if entry.captured and entry.is_open:
+        return "withdrawn, and what was recorded not answered yet"
     return f"released {_date(entry.changed_s)}" if entry.state.value == "released" else entry.state.value
 
 
@@ -332,11 +352,15 @@ def _extend(options: Options) -> int:
 def _decide(options: Options) -> int:
     from blindpost.desk import decide
 
-    _tell(decide(home_of(options), options.number, honour=options.honour, out=options.out, until_s=options.until))
+    served = decide(home_of(options), options.number, honour=options.honour, out=options.out, until_s=options.until)
+    if served.entry.captured:
+        return record(home_of(options), served.entry, served.order_index, options.out)
+    _tell(served)
     return 0
 
 
 def _withdraw(options: Options) -> int:
+    from blindpost.capturing import WITHDRAWN, end_captured
     from blindpost.preserving import settle
 
     with _desk(options) as desk:
@@ -347,8 +371,15 @@ def _withdraw(options: Options) -> int:
                 f"order {options.number} was honoured, and is kept until {_date(entry.until_s)}",
                 f"blindpost order release {options.number}",
             )
+        if entry.state.value == "capturing":
+            # First the relay: from the withdrawal on nothing is recorded.
+            end_captured(home_of(options), options.number, WITHDRAWN)
         filed = desk.withdraw(options.number)
     print(f"order {options.number}: withdrawn; leaf {filed.index}")
+    if filed.entry.is_open:
+        print(
+            f"what was recorded is answered by the command that records it, or blindpost order capture {options.number}"
+        )
     return 0
 
 

@@ -45,8 +45,12 @@ KINDS: Final = (
     Kind(
         "interception",
         "content that passes from now on",
-        "Contested by default: frames that pass are ciphertext, and this relay has no device for capture.",
+        "Contested by default: what passes is ciphertext. Where policy.toml says honour, the running relay has "
+        "it recorded into --out until --until: each event of an envelope of these mailboxes with time, the link's "
+        "devices, mailbox and padded size, and the ciphertext. SIGTERM and Ctrl-C are a pause, `blindpost order "
+        "capture` goes on or finishes; the answer comes at the end.",
         "anybody",
+        "RECORDS",
     ),
     Kind(
         "subscriber",
@@ -65,8 +69,12 @@ KINDS: Final = (
     Kind(
         "pen-register",
         "who writes to whom and when, from now on",
-        "Contested by default; the answer says that a relay can be compelled to begin such a record.",
+        "Contested by default. Where policy.toml says honour, the running relay has it recorded into --out until "
+        "--until: each event of an envelope of these mailboxes with time, the link's devices, mailbox and padded size, "
+        "and no body. SIGTERM and Ctrl-C are a pause, `blindpost order capture` goes on or finishes; the answer comes "
+        "at the end.",
         "person",
+        "RECORDS",
     ),
     Kind(
         "preservation",

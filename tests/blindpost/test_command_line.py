@@ -70,6 +70,7 @@ order list
 order show
 order extend
 order decide
+order capture
 order withdraw
 order release
 order open

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.control import (
+    CONNECTIONS_MAX,
     MESSAGE_BYTES_MAX,
     Answer,
     Connection,
@@ -180,11 +181,11 @@ def test_stages_out_of_turn_and_bad_domains_are_typed_errors(relay: RelayProcess
 
 
 def test_too_many_connections_are_turned_away_and_served_again_later(relay: RelayProcess) -> None:
-    connections = [Connection(relay.home.socket_path, 10) for _ in range(8)]
+    connections = [Connection(relay.home.socket_path, 10) for _ in range(CONNECTIONS_MAX)]
     for connection in connections:
         connection.request(StatusRequest())
-    with Connection(relay.home.socket_path, 10) as ninth, pytest.raises(ControlError, match="ended the connection"):
-        ninth.request(StatusRequest())
+    with Connection(relay.home.socket_path, 10) as beyond, pytest.raises(ControlError, match="ended the connection"):
+        beyond.request(StatusRequest())
     for connection in connections:
         connection.__exit__()
     # The relay notices the ends in its own time.

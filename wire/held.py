@@ -6,7 +6,9 @@ holds the schema against the store's tables, so that no column can be left out. 
 bytes: canonical MessagePack `[1, account, [[table, [column, …], [[value, …], …]], …]]`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Final
 
 from msgspec import Meta
@@ -30,6 +32,7 @@ __all__ = [
 
 ROWS_MAX: Final = 1_000_000
 _VALUE_BYTES_MAX: Final = 8_192
+_VALUES_SHOWN: Final = 3
 
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -43,12 +46,14 @@ class HeldColumn:
         meaning: what it says about the person.
         resolution: how exactly.
         seen_by: who sees it beside the relay and whoever orders it.
+        words: how a number of it is said to people; None: as it stands.
     """
 
     name: str
     meaning: str
     resolution: str
     seen_by: str
+    words: Callable[[int], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,26 @@ class HeldTable:
     columns: tuple[HeldColumn, ...]
 
 
+def _day(number: int) -> str:
+    try:
+        return date.fromordinal(_UNIX_DAY + number).isoformat()
+    except (ValueError, OverflowError):
+        return str(number)
+
+
+def _moment(time_s: int) -> str:
+    try:
+        return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%MZ")
+    except (ValueError, OverflowError, OSError):
+        return str(time_s)
+
+
+def _one_of(*words: str) -> Callable[[int], str]:
+    """Words for 0, 1, 2, …"""
+    return lambda number: words[number] if 0 <= number < len(words) else str(number)
+
+
+_UNIX_DAY: Final = date(1970, 1, 1).toordinal()
 _ROW = HeldColumn("seq", "in which order rows of this table were made", "order only", "nobody")
 _CORRESPONDENTS = "whoever writes to the person"
 
@@ -75,9 +100,9 @@ HELD: tuple[HeldTable, ...] = (
             HeldColumn("mailbox", "a random name of the device's queue", "exact", _CORRESPONDENTS),
             HeldColumn("device_key", "the device's public key", "exact", _CORRESPONDENTS),
             HeldColumn("account", "the person's address", "exact", _CORRESPONDENTS),
-            HeldColumn("enrolled_day", "when the device was enrolled", "day", "nobody"),
+            HeldColumn("enrolled_day", "when the device was enrolled", "day", "nobody", _day),
             HeldColumn("newest", "how much mail the device has had that is gone", "count", "the person's devices"),
-            HeldColumn("closed", "whether the device was removed", "yes or no", _CORRESPONDENTS),
+            HeldColumn("closed", "whether the device was removed", "yes or no", _CORRESPONDENTS, _one_of("no", "yes")),
         ),
     ),
     HeldTable(
@@ -94,7 +119,13 @@ HELD: tuple[HeldTable, ...] = (
         (
             _ROW,
             HeldColumn("device_key", "whose prekey it is", "exact", _CORRESPONDENTS),
-            HeldColumn("kind", "signed, last-resort or one-time", "exact", _CORRESPONDENTS),
+            HeldColumn(
+                "kind",
+                "signed, last-resort or one-time",
+                "exact",
+                _CORRESPONDENTS,
+                _one_of("0", "signed", "last-resort", "one-time"),
+            ),
             HeldColumn("id", "a random name of the prekey", "exact", _CORRESPONDENTS),
             HeldColumn("record", "a public key; how many one-time keys are left", "exact", _CORRESPONDENTS),
         ),
@@ -106,7 +137,7 @@ HELD: tuple[HeldTable, ...] = (
             HeldColumn("mailbox", "for which device", "exact", "the sender"),
             HeldColumn("number", "the how manieth of that device", "count", "the sender, by the receipt"),
             HeldColumn("envelope_id", "a random name", "exact", "the sender"),
-            HeldColumn("expiry", "until when it waits", "hour, as senders round it", "the sender"),
+            HeldColumn("expiry", "until when it waits", "hour, as senders round it", "the sender", _moment),
             HeldColumn(
                 "commit_index", "with which commit it came; a commit has a time", "millisecond", "others of that commit"
             ),
@@ -120,13 +151,19 @@ HELD: tuple[HeldTable, ...] = (
             _ROW,
             HeldColumn("key", "a hash of mailbox and envelope id", "exact", "nobody"),
             HeldColumn("mailbox", "for which device it was", "exact", "nobody"),
-            HeldColumn("expiry", "until when it would have waited", "hour, as senders round it", "the sender"),
+            HeldColumn("expiry", "until when it would have waited", "hour, as senders round it", "the sender", _moment),
             HeldColumn(
                 "commit_index", "with which commit it came; a commit has a time", "millisecond", "others of that commit"
             ),
             HeldColumn("leaf", "its place in that commit", "exact", "the sender"),
             HeldColumn("number", "the how manieth of that device", "count", "the sender, by the receipt"),
-            HeldColumn("reason", "acknowledged, withdrawn or closed", "exact", "nobody"),
+            HeldColumn(
+                "reason",
+                "acknowledged, withdrawn or closed",
+                "exact",
+                "nobody",
+                _one_of("0", "acknowledged", "withdrawn", "3", "closed"),
+            ),
             HeldColumn("token", "the ack token that was shown", "exact", "nobody"),
         ),
     ),
@@ -190,16 +227,19 @@ def read_held(data: bytes) -> Held:
 
 
 def held_text(held: Held) -> str:
-    """A record for people: each table with its columns' meanings and all rows."""
+    """A record for people: each table with its columns' meanings, and the first values of each; the record has all."""
     lines = [f"What the relay holds about {held.account}"]
-    meanings = {table.name: table.columns for table in HELD}
+    columns = {table.name: table.columns for table in HELD}
     for table in held.tables:
-        lines += ["", f"{table.table}: {len(table.rows)} rows"]
-        for place, column in enumerate(meanings[table.table]):
-            values = [_shown(row[place]) for row in table.rows[:3]]
-            more = f" … and {len(table.rows) - 3} more" if len(table.rows) > 3 else ""
+        count = len(table.rows)
+        lines += [
+            "",
+            f"{table.table}: {'1 row' if count == 1 else f'{count} rows'}{'' if count else ', which would say'}",
+        ]
+        for place, column in enumerate(columns[table.table]):
             lines.append(f"  {column.name}: {column.meaning} ({column.resolution}; also seen by {column.seen_by})")
-            lines.append(f"    {', '.join(values) or '-'}{more}")
+            if count:
+                lines.append(f"    {_values([row[place] for row in table.rows], column)}")
     return "\n".join(lines) + "\n"
 
 
@@ -214,7 +254,16 @@ def held_markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _shown(value: int | str | bytes) -> str:
+def _values(values: list[int | str | bytes], column: HeldColumn) -> str:
+    if len(values) > 1 and values.count(values[0]) == len(values):
+        return f"{_shown(values[0], column)} in each row"
+    more = f" and {len(values) - _VALUES_SHOWN} more" if len(values) > _VALUES_SHOWN else ""
+    return ", ".join(_shown(value, column) for value in values[:_VALUES_SHOWN]) + more
+
+
+def _shown(value: int | str | bytes, column: HeldColumn) -> str:
     if isinstance(value, bytes):
         return value[:24].hex() + ("…" if len(value) > 24 else "")
+    if isinstance(value, int) and column.words is not None:
+        return column.words(value)
     return str(value)

@@ -12,7 +12,15 @@ from audit.order_log import PERSONAL_COLUMNS
 from audit.schema import TABLES as AUDITED
 from relay.control import Found
 from relay.core.docket import Scope, ScopeKind
-from relay.core.events import Snapshot
+from relay.core.events import (
+    PREKEY_KEM,
+    PREKEY_ONE_TIME,
+    PREKEY_SIGNED,
+    REASON_ACKED,
+    REASON_CLOSED,
+    REASON_WITHDRAWN,
+    Snapshot,
+)
 from relay.held import NobodyThere, find, held_of
 from relay.store.schema import TABLES
 from tests.relay.world import a_pair
@@ -129,6 +137,29 @@ def test_attack_an_answer_with_more_or_less_than_the_schema_is_refused() -> None
 
 def test_the_documents_have_the_schema_as_it_is() -> None:
     assert held_markdown() in DOCS.read_text(encoding="utf-8")
+
+
+def test_days_moments_and_codes_are_said_in_words_and_a_value_out_of_their_range_as_it_stands() -> None:
+    reasons = {REASON_ACKED: "acknowledged", REASON_WITHDRAWN: "withdrawn", REASON_CLOSED: "closed"}
+    kinds = {PREKEY_SIGNED: "signed", PREKEY_KEM: "last-resort", PREKEY_ONE_TIME: "one-time"}
+    columns = {f"{table.name}.{column.name}": column for table in HELD for column in table.columns}
+    for name, words in (
+        ("tombstones.reason", reasons),
+        ("prekeys.kind", kinds),
+        ("mailboxes.closed", {0: "no", 1: "yes"}),
+        ("mailboxes.enrolled_day", {16_769: "2015-11-30"}),
+        ("envelopes.expiry", {1_448_841_600: "2015-11-30 00:00Z"}),
+        ("tombstones.expiry", {1_448_841_600: "2015-11-30 00:00Z"}),
+    ):
+        said = columns[name].words
+        assert said is not None
+        assert {number: said(number) for number in words} == words
+        assert said(2**63) == str(2**63)
+        assert said(-(2**62)) == str(-(2**62))
+    state = snapshot()
+    text = held_text(held_of(state, state.mailboxes[0].account))
+    assert "    signed" in text
+    assert "in each row" in text
 
 
 def test_a_table_without_rows_is_shown_without_any() -> None:

@@ -40,7 +40,7 @@ class Captured:
         lost: events that the relay had no room for.
         bodies: envelopes whose ciphertext is in it, however often.
         read: those of them that could be read.
-        gaps: how often it was begun again, since the relay had been killed.
+        gaps: how often it was interrupted and begun again: the relay had been killed, or the order extended.
     """
 
     path: Path

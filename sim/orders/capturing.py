@@ -2,27 +2,29 @@
 
     served ─▶ relay captures ─ every five minutes ─▶ OUT/orders/ID/capture.bin ─ deadline, withdrawal, end ─▶ audit/
 
-The relay's own code captures (relay/core/capture.py); what is here stands in for the operator's process that takes it.
-A relay that is killed forgets what was not taken, and begins again when it is up: the file says where.
+The relay's own code captures (relay/core/capture.py) and writes the file (relay/captured.py); what is here stands in
+for the operator's process that takes what is captured. A relay that is killed forgets what was not taken, and begins
+again when it is up: the file says where.
 """
 
-import hashlib
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-from relay.core import answers
+from relay.captured import CaptureFile
 from relay.core.answers import Facts
 from relay.core.docket import CAPTURED_KINDS, Order
 from relay.core.policy import Decision
 from sim.engine.town import Town
 from sim.orders.captured import Captured, read_captured
 from sim.orders.clerk import Clerk, Received
-from wire.capture import CaptureEnded, CaptureHeader, framed
+from wire.capture import CaptureHeader, records_of
 
 __all__ = ["Capturing"]
 
 _EVERY_MS: Final = 300_000
+_INTERRUPTED: Final = "interrupted"
 _LATE_S: Final = 3_600
 _FILE: Final = "capture.bin"
 
@@ -34,11 +36,11 @@ class _Capture:
     received: Received
     filed: Order
     path: Path
+    file: CaptureFile
     ends_s: int
     started: int = -1
     """At which start of the relay it was begun; -1: it has not been."""
     through_ms: int = 0
-    gaps: int = 0
     is_over: bool = False
 
 
@@ -56,6 +58,7 @@ class Capturing:
         self._clerk = clerk
         self._folder = folder
         self._captures: dict[str, _Capture] = {}
+        self._files = ExitStack()
         clerk.on_extended = self._extend
 
     def begin(self, received: Received) -> Received | None:
@@ -70,13 +73,11 @@ class Capturing:
         path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
         ends_s = max((order.deadline or self._town.scenario.end).unix_s, filed.received_s + 1)
         begun = self._clerk.capture(received, ends_s)
-        one = self._captures[order.id] = _Capture(begun, filed, path, ends_s)
         header = CaptureHeader(
             self._town.relay_id, received.number, filed.kind.value, filed.scope.kind.value, self._clock_ms()
         )
-        with path.open("xb") as file:
-            path.chmod(0o600)
-            file.write(framed(header))
+        file = self._files.enter_context(CaptureFile.at(path, header))
+        one = self._captures[order.id] = _Capture(begun, filed, path, file, ends_s)
         calendar.at(1_000 * ends_s + 1, self._end, one)
         if order.withdrawn is not None:
             # The clerk logs the withdrawal at this moment too, and first.
@@ -98,24 +99,18 @@ class Capturing:
         core = machine.core
         if core is None:
             return
-        with one.path.open("ab") as file:
-            if one.started != machine.starts:
-                self._say_gap(one, file)
-                # Its end is said from here: the relay's own is there for an operator who does not come back.
-                core.capture(number, filed.kind, filed.scope, one.ends_s + _LATE_S, self._clock_ms())
-                one.started = machine.starts
-            while True:
-                taken = core.take_captured(number, self._clock_ms())
-                file.write(taken.data)
-                one.through_ms = taken.through_ms
-                if not taken.more:
-                    break
-
-    def _say_gap(self, one: _Capture, file: BinaryIO) -> None:
-        """The relay was killed since: what it had not given is lost."""
-        if one.started >= 0:
-            one.gaps += 1
-            file.write(framed(CaptureEnded(one.through_ms, "relay stopped")))
+        if one.started != machine.starts:
+            # The relay was killed since: what it had not given is lost.
+            one.file.end(one.through_ms, _INTERRUPTED)
+            # Its end is said from here: the relay's own is there for an operator who does not come back.
+            core.capture(number, filed.kind, filed.scope, one.ends_s + _LATE_S, self._clock_ms())
+            one.started = machine.starts
+        while True:
+            taken = core.take_captured(number, self._clock_ms())
+            one.file.add(taken.data, records_of(taken.data))
+            one.through_ms = taken.through_ms
+            if not taken.more:
+                break
 
     def _extend(self, order_id: str, ends_s: int) -> None:
         one = self._captures.get(order_id)
@@ -131,19 +126,7 @@ class Capturing:
             return
         self._stop(one, reason)
         one.is_over = True
-        had = self._read(one)
-        captured = answers.Captured(
-            from_s=had.from_s,
-            to_s=had.to_s,
-            mailboxes=had.mailboxes,
-            events=had.events,
-            stored=had.envelopes,
-            body_bytes=had.body_bytes,
-            lost=had.lost,
-            pauses=had.gaps,
-        )
-        evidence = hashlib.sha256(one.path.read_bytes()).digest()
-        facts = Facts(found=1, evidence=evidence, captured=captured)
+        facts = Facts(found=1, evidence=one.file.digest(), captured=one.file.summary.facts())
         one.received = self._clerk.answer(one.received, facts)
 
     def _stop(self, one: _Capture, reason: str) -> None:
@@ -151,13 +134,13 @@ class Capturing:
         if machine.core is not None and one.started == machine.starts:
             machine.core.end_capture(one.received.number, reason, self._clock_ms())
             self._take(one)
-        elif one.started >= 0:
-            with one.path.open("ab") as file:
-                self._say_gap(one, file)
+        else:
+            one.file.end(one.through_ms, _INTERRUPTED)
 
     def _read(self, one: _Capture) -> Captured:
         bodies = self._town.bodies
-        return replace(read_captured(one.path, bodies.volunteered, bodies.kept_keys), gaps=one.gaps)
+        gaps = one.file.summary.facts().pauses
+        return replace(read_captured(one.path, bodies.volunteered, bodies.kept_keys), gaps=gaps)
 
     def finished(self) -> dict[str, tuple[Received, Captured]]:
         """Each order as it was answered in the end, and what its file holds; by its id. What goes on is stopped."""
@@ -165,4 +148,5 @@ class Capturing:
             if not one.is_over:
                 self._stop(one, "run ended")
                 one.is_over = True
+        self._files.close()
         return {order_id: (one.received, self._read(one)) for order_id, one in self._captures.items()}

@@ -69,7 +69,7 @@ def captured_paragraph(order_id: str, captured: Captured) -> str:
     """What was recorded as it passed, and how much of that could be read."""
     style = "fails" if captured.read else "held"
     lost = f", {captured.lost:,} events lost" if captured.lost else ""
-    gaps = f", begun again {_count(captured.gaps, 'time')} after the relay was killed" if captured.gaps else ""
+    gaps = f", interrupted {_count(captured.gaps, 'time')}" if captured.gaps else ""
     return (
         f"<p>Captured from {time_text(captured.from_s)} to {time_text(captured.to_s)}: "
         f"{_count(captured.events, 'event')} of {_count(captured.mailboxes, 'mailbox', 'mailboxes')}, "

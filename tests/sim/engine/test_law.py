@@ -116,7 +116,8 @@ def test_what_passes_is_captured_from_service_on_to_the_deadline_the_withdrawal_
     assert to_end.to_s == outcome.scenario.end.unix_s
     assert left_open.to_s > to_end.to_s
     assert tap.envelopes < pen.envelopes < to_end.envelopes == left_open.envelopes
-    assert (tap.gaps, pen.gaps) == (1, 1)
+    # By the crash, and by an extension.
+    assert (tap.gaps, pen.gaps) == (1, 2)
     assert tap.body_bytes > 0
     assert pen.body_bytes == 0
     # What is in the file is what the answer commits to; whoever goes on to be captured is not answered yet.

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from audit.capture_audit import audit_capture
 from audit.controls import read_controls
 from audit.errors import DisclosureError, EvidenceError
 from audit.keysearch import ALIGNMENTS, KeySearchSettings
 from audit.keysearch.settings import WORKERS_MAX
+from audit.material import load, read_card, read_material
 from audit.report_html import render_html
 from audit.report_json import render_json
 from audit.report_text import render_text
@@ -30,6 +32,7 @@ examples:
   python -m audit disclosure --relay-card relay-card.toml
   python -m audit disclosure --relay-card relay-card.toml \\
       --commitments commitments.msgpack --volunteered ana.msgpack --volunteered bo.msgpack --html report.html
+  python -m audit --capture omar.capture --relay-card relay-card.toml --log mirror
 """
 
 
@@ -46,7 +49,15 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("directory", metavar="DIR", help="the disclosure; only read, links in it are not followed")
+    parser.add_argument(
+        "directory", metavar="DIR", nargs="?", help="the disclosure; only read, links in it are not followed"
+    )
+    parser.add_argument(
+        "--capture",
+        metavar="FILE",
+        help="in the place of a disclosure: the file of an interception or a pen register (section 15.6)",
+    )
+    parser.add_argument("--log", metavar="MIRROR", help="with --capture: a mirror of the relay's public log")
     parser.add_argument(
         "--relay-card", metavar="FILE", help="the relay's card as its people have it; without it: INCOMPLETE"
     )
@@ -120,12 +131,47 @@ def _progress(title: str, position: int, total: int) -> None:
     sys.stderr.flush()
 
 
+def _check_what(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """A disclosure or a capture, with the options that go with it."""
+    if (options.directory is None) == (options.capture is None):
+        parser.error("give the directory of a disclosure, or --capture FILE")
+    others = (options.order, options.earlier, options.key_search, options.controls, options.html)
+    if options.capture is not None and any(other is not None for other in others):
+        parser.error("--order, --earlier, --key-search, --controls and --html go with a disclosure")
+    if options.capture is None and options.log is not None:
+        parser.error("--log goes with --capture")
+
+
+def _audit_capture(options: argparse.Namespace) -> int:
+    card = Path(options.relay_card) if options.relay_card else None
+    report = audit_capture(
+        Path(options.capture),
+        read_material(
+            *(
+                [Path(name) for name in names]
+                for names in (options.volunteered, options.commitments, options.canary_file)
+            )
+        ),
+        read_card(load(card, "relay card"), card.name) if card else None,
+        Path(options.log) if options.log else None,
+        thorough=options.thorough,
+    )
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    sys.stdout.write(report.json() if options.json else report.text(colour=colour))
+    sys.stdout.flush()
+    return report.verdict.exit_status
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    _check_what(parser, options)
     report: Report | None = None
     show_progress = sys.stderr.isatty() and not options.quiet
     try:
+        if options.capture is not None:
+            return _audit_capture(options)
         report = run(
             options.directory,
             card=Path(options.relay_card) if options.relay_card else None,

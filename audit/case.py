@@ -59,6 +59,41 @@ class ReadMessage:
     text: str
 
 
+def canaries_of(material: Material) -> list[Opening]:
+    """Texts to look for: openings and the plain list, each once."""
+    known: dict[bytes, Opening] = {}
+    for canary in [*material.openings, *material.canaries]:
+        known.setdefault(canary.text, canary)
+    return list(known.values())
+
+
+def secrets_of(material: Material) -> list[tuple[str, bytes]]:
+    """Secrets to look for: what was volunteered as such, message keys, and historical keys."""
+    secrets = [(f"{item.who}: {item.name}", item.secret) for item in material.secrets]
+    secrets += [
+        (f"{item.who}: message key of envelope {item.envelope_id.hex()[:8]}…", item.message_key)
+        for item in material.message_keys
+    ]
+    secrets += [(f"{item.who}: key of suite {item.suite:#06x}", item.key) for item in material.historical_keys]
+    known: dict[bytes, str] = {}
+    for name, secret in secrets:
+        known.setdefault(secret, name)
+    return [(name, secret) for secret, name in known.items()]
+
+
+def needles_of(canaries: list[Opening], secrets: list[tuple[str, bytes]]) -> tuple[list[Needle], list[int]]:
+    """What to look for, canaries first; and the positions of those that are too short or too regular for it."""
+    needles: list[Needle] = []
+    not_searched = []
+    forms = [canary_needles(canary.text) for canary in canaries]
+    forms += [secret_needles(secret) for _, secret in secrets]
+    for subject, subject_forms in enumerate(forms):
+        if not subject_forms:
+            not_searched.append(subject)
+        needles.extend(Needle(needle, subject, form) for form, needle in subject_forms)
+    return needles, not_searched
+
+
 @dataclass
 class Case:
     """One audit's material; made by `open_case`."""
@@ -152,24 +187,12 @@ class Case:
     @cached_property
     def canaries(self) -> list[Opening]:
         """Texts to look for: openings and the plain list, each once."""
-        known: dict[bytes, Opening] = {}
-        for canary in [*self.material.openings, *self.material.canaries]:
-            known.setdefault(canary.text, canary)
-        return list(known.values())
+        return canaries_of(self.material)
 
     @cached_property
     def secrets(self) -> list[tuple[str, bytes]]:
         """Secrets to look for: what was volunteered as such, message keys, and historical keys."""
-        secrets = [(f"{item.who}: {item.name}", item.secret) for item in self.material.secrets]
-        secrets += [
-            (f"{item.who}: message key of envelope {item.envelope_id.hex()[:8]}…", item.message_key)
-            for item in self.material.message_keys
-        ]
-        secrets += [(f"{item.who}: key of suite {item.suite:#06x}", item.key) for item in self.material.historical_keys]
-        known: dict[bytes, str] = {}
-        for name, secret in secrets:
-            known.setdefault(secret, name)
-        return [(name, secret) for secret, name in known.items()]
+        return secrets_of(self.material)
 
     @cached_property
     def scattered(self) -> list[tuple[str, int]]:
@@ -188,14 +211,7 @@ class Case:
 
         Subjects are positions: canaries first, then secrets.
         """
-        needles: list[Needle] = []
-        not_searched = []
-        forms = [canary_needles(canary.text) for canary in self.canaries]
-        forms += [secret_needles(secret) for _, secret in self.secrets]
-        for subject, subject_forms in enumerate(forms):
-            if not subject_forms:
-                not_searched.append(subject)
-            needles.extend(Needle(needle, subject, form) for form, needle in subject_forms)
+        needles, not_searched = needles_of(self.canaries, self.secrets)
         finder = Finder(needles, inflate=True, work_bytes_max=inf if self.thorough else INFLATE_WORK_BYTES_MAX)
         hits: dict[str, list[Hit]] = {}
         left_out: Counter[str] = Counter()

@@ -22,7 +22,7 @@ def report_object(report: Report) -> dict[str, Any]:
         "relay_id": report.relay_id,
         "taken_at": report.taken_at,
         "files": report.file_sizes,
-        "checks": [_outcome(outcome) for outcome in report.outcomes],
+        "checks": [outcome_object(outcome) for outcome in report.outcomes],
         "bytes": {
             path: {byte_class.value: count for byte_class, count in account.items() if count}
             for path, account in report.accounts.items()
@@ -49,7 +49,8 @@ def report_object(report: Report) -> dict[str, Any]:
     }
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
+def outcome_object(outcome: Outcome) -> dict[str, Any]:
+    """A check."""
     return {
         "id": outcome.about.check_id,
         "title": outcome.about.title,

@@ -27,11 +27,11 @@ def render_text(report: Report, *, colour: bool = False) -> str:
 
 
 def _lines(report: Report, colour: bool) -> Iterator[str]:
-    yield _paint(report.verdict.value, _VERDICT_COLOURS[report.verdict], colour) + f": {report.headline}"
+    yield verdict_line(report.verdict, report.headline, colour)
     yield f"relay {report.relay_id}, taken at {time_text(report.taken_at)}"
     yield ""
     for outcome in report.outcomes:
-        yield from _outcome_lines(outcome, colour)
+        yield from outcome_lines(outcome, colour)
     yield ""
     yield from _account_lines(report)
     if report.read_messages:
@@ -52,7 +52,13 @@ def _lines(report: Report, colour: bool) -> Iterator[str]:
     yield f"exit status {report.exit_status}"
 
 
-def _outcome_lines(outcome: Outcome, colour: bool) -> Iterator[str]:
+def verdict_line(verdict: Verdict, headline: str, colour: bool) -> str:
+    """The first line."""
+    return _paint(verdict.value, _VERDICT_COLOURS[verdict], colour) + f": {headline}"
+
+
+def outcome_lines(outcome: Outcome, colour: bool) -> Iterator[str]:
+    """A check with its evidence, findings, and what it misses or did not look at."""
     mark = _paint(_MARKS[outcome.status], _COLOURS[outcome.status], colour)
     yield f"{mark}  {outcome.about.check_id:<22} {outcome.about.title}"
     if outcome.evidence:

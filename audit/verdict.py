@@ -47,6 +47,20 @@ def verdict_of(outcomes: Sequence[Outcome]) -> Verdict:
     return Verdict.INCOMPLETE if Status.MISSING in statuses else Verdict.BLIND
 
 
+def headline_of(outcomes: Sequence[Outcome]) -> str:
+    """One sentence for a verdict."""
+    counts = Counter(outcome.status for outcome in outcomes)
+    verdict = verdict_of(outcomes)
+    if verdict is Verdict.NOT_BLIND:
+        findings = sum(outcome.finding_count for outcome in outcomes)
+        return f"{counts[Status.FAILED]} of {len(outcomes)} checks failed, {findings} findings"
+    if verdict is Verdict.INCOMPLETE:
+        missing = f"{counts[Status.MISSING]} of {len(outcomes)} checks"
+        return f"nothing was found, but {missing} miss something that they need"
+    not_run = f"; {counts[Status.NOT_RUN]} had nothing to look at" if counts[Status.NOT_RUN] else ""
+    return f"{counts[Status.PASSED]} checks passed{not_run}: there is nothing to read in what was handed over"
+
+
 @dataclass(frozen=True, slots=True)
 class Control:
     """A cheat that was tried on this verifier: its name, the check that should catch it, and those that did."""
@@ -99,15 +113,7 @@ class Report:
     @property
     def headline(self) -> str:
         """One sentence for the verdict."""
-        counts = Counter(outcome.status for outcome in self.outcomes)
-        if self.verdict is Verdict.NOT_BLIND:
-            findings = sum(outcome.finding_count for outcome in self.outcomes)
-            return f"{counts[Status.FAILED]} of {len(self.outcomes)} checks failed, {findings} findings"
-        if self.verdict is Verdict.INCOMPLETE:
-            missing = f"{counts[Status.MISSING]} of {len(self.outcomes)} checks"
-            return f"nothing was found, but {missing} miss something that they need"
-        not_run = f"; {counts[Status.NOT_RUN]} had nothing to look at" if counts[Status.NOT_RUN] else ""
-        return f"{counts[Status.PASSED]} checks passed{not_run}: there is nothing to read in what was handed over"
+        return headline_of(self.outcomes)
 
     @property
     def controls_line(self) -> str:

@@ -27,10 +27,20 @@ def add_commands(subparsers: "Subparsers[Parser]") -> None:
             "blindpost audit disclosure --relay-card relay-card.toml --key-search --html verdict.html",
             "blindpost audit disclosure --relay-card relay-card.toml --earlier disclosure-of-may",
             "blindpost audit disclosure --relay-card relay-card.toml --controls controls.jsonl",
+            "blindpost audit --capture omar.capture --relay-card relay-card.toml --log relay/transparency",
         ),
         run=_run,
     )
-    parser.add_argument("disclosure", type=Path, metavar="DIR", help="the directory that the relay handed over")
+    parser.add_argument(
+        "disclosure", type=Path, metavar="DIR", nargs="?", help="the directory that the relay handed over"
+    )
+    parser.add_argument(
+        "--capture",
+        type=Path,
+        metavar="FILE",
+        help="check the file of an interception or a pen register instead, as 'order capture' writes it",
+    )
+    parser.add_argument("--log", type=Path, metavar="MIRROR", help="with --capture: a mirror of the relay's public log")
     parser.add_argument("--relay-card", type=Path, metavar="FILE", help="the relay's card, as you had it before")
     parser.add_argument(
         "--volunteered",
@@ -103,7 +113,11 @@ def _run(options: Options) -> int:
 
     if options.html is not None:
         check_absent(options.html)
-    arguments = [str(options.disclosure)]
+    arguments = [str(options.disclosure)] if options.disclosure is not None else []
+    if options.capture is not None:
+        arguments += ["--capture", str(options.capture)]
+    if options.log is not None:
+        arguments += ["--log", str(options.log)]
     if options.relay_card is not None:
         arguments += ["--relay-card", str(options.relay_card)]
     for path in options.volunteered:

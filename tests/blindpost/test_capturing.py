@@ -158,6 +158,8 @@ async def test_an_interception_hands_over_the_ciphertext_that_passes_until_it_is
     assert (order.state, order.outcome) == ("honoured", "ciphertext")
     assert order.evidence == hashlib.sha256(operator.out.read_bytes()).digest()
     assert "9 events of 1 mailboxes, 3 of them envelopes that came in; none was lost" in order.text
+    card, log = str(operator.home.path / "relay-card.toml"), str(operator.home.path / "transparency")
+    assert main(["audit", "--capture", str(operator.out), "--relay-card", card, "--log", log]) == 0
     operator.relay.stop()
     # The relay's own files hold nothing of it: what was delivered is erased, captured or not.
     for path in operator.home.path.rglob("*"):
@@ -195,6 +197,8 @@ async def test_a_pen_register_goes_on_after_a_pause_a_crash_and_the_relays_end_a
     assert "6 events" in order.text
     assert "interrupted 2 times" in order.text
     operator.run("order", "capture", "0", "--out", str(operator.out), status=ExitStatus.UNAVAILABLE)
+    card, log = str(operator.home.path / "relay-card.toml"), str(operator.home.path / "transparency")
+    assert main(["audit", "--capture", str(operator.out), "--relay-card", card, "--log", log]) == 0
 
 
 def test_what_cannot_be_recorded_is_refused_before_it_is_logged(

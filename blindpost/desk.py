@@ -7,7 +7,7 @@ relay/core/answers.py from the facts found here.
 import hashlib
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +46,7 @@ class Served:
         sealed: whether order and answer are sealed in the log.
         disclosure: what was taken, if it was.
         log_size: leaves of the log now.
+        record: what is held about a person, where that was given.
     """
 
     entry: Entry
@@ -55,6 +56,7 @@ class Served:
     sealed: bool
     disclosure: Disclosure | None
     log_size: int
+    record: bytes = field(default=b"", repr=False)
 
 
 def now_s() -> int:
@@ -95,7 +97,9 @@ def serve(home: Path, order: Order, out: Path | None = None, *, memory: bool = F
         if decision is Decision.APPEAL:
             contested = desk.appeal(number)
             return Served(contested.entry, filed.index, None, None, filed.sealed, None, desk.log.size)
-        facts, disclosure = _served(home, order, decision, out, memory=memory, until_s=until_s, index=filed.index)
+        facts, disclosure, record = _served(
+            home, order, decision, out, memory=memory, until_s=until_s, index=filed.index
+        )
         answered = desk.answer(number, answer_to(order, decision, facts))
         return Served(
             answered.entry,
@@ -105,6 +109,7 @@ def serve(home: Path, order: Order, out: Path | None = None, *, memory: bool = F
             filed.sealed,
             disclosure,
             desk.log.size,
+            record,
         )
 
 
@@ -151,10 +156,17 @@ def decide(home: Path, number: int, *, honour: bool, out: Path | None = None, un
         if honour and order.kind in CAPTURED_KINDS:
             _check_capture(home, out, until_s)
             return _announced(desk, number, index, until_s)
-        facts, disclosure = _served(home, order, decision, out, until_s=until_s, index=index)
+        facts, disclosure, record = _served(home, order, decision, out, until_s=until_s, index=index)
         answered = desk.answer(number, answer_to(order, decision, facts), decision)
         return Served(
-            answered.entry, index, answered.index, desk.answer_text(number), answered.sealed, disclosure, desk.log.size
+            answered.entry,
+            index,
+            answered.index,
+            desk.answer_text(number),
+            answered.sealed,
+            disclosure,
+            desk.log.size,
+            record,
         )
 
 
@@ -182,18 +194,18 @@ def _served(
     memory: bool = False,
     until_s: int = 0,
     index: int = 0,
-) -> tuple[Facts, Disclosure | None]:
-    """What is found and done."""
+) -> tuple[Facts, Disclosure | None, bytes]:
+    """What is found and done, and the record that is given."""
     if order.kind is OrderKind.PRESERVATION and decision is Decision.HONOUR:
         check_until(until_s)
         found = preserve_held(home, order.scope, until_s, index)
-        return Facts(found=found.mailboxes, until_s=until_s), None
+        return Facts(found=found.mailboxes, until_s=until_s), None, b""
     return _facts(home, order, decision, out, memory)
 
 
 def _facts(
     home: Path, order: Order, decision: Decision, out: Path | None, memory: bool
-) -> tuple[Facts, Disclosure | None]:
+) -> tuple[Facts, Disclosure | None, bytes]:
     """What is found, and what is handed over of it."""
     found = find_held(home, order.scope)
     record = b"".join(found.held)
@@ -216,7 +228,7 @@ def _facts(
         body_bytes=found.body_bytes,
         evidence=evidence,
     )
-    return facts, disclosure
+    return facts, disclosure, record if columns else b""
 
 
 def _write_content(home: Path, order: Order, out: Path) -> bytes:

@@ -12,12 +12,14 @@ from blindpost.desk import now_s
 from blindpost.files import check_absent, write_new
 from blindpost.preserving import settle
 from relay.asking import end_service, find_held
-from relay.core.answers import date_of
+from relay.core.answers import date_of, time_of
 from relay.core.docket import DocketError, Scope, ScopeKind
 from relay.logkey import LOG_FOLDER
 from relay.orders import Desk
 
 __all__ = ["leave"]
+
+_DAY_S: Final = 86_400
 
 _STEPS: Final = {"announce": "announced", "extend": "extended", "cancel": "cancelled", "complete": "completed"}
 
@@ -46,7 +48,7 @@ def leave(
     with Desk.at(home, now_s, os.urandom) as desk:
         settle(desk)
         if step in {"announce", "extend"} and ends_s <= desk.now_s():
-            raise DocketError("the day that is announced must lie ahead")
+            raise DocketError("the day, or the minute, that is announced must lie ahead")
         before = desk.last_exit(jurisdiction)
         ends_s = ends_s or (before.ends_at if before else 0)
         waiting = _waiting(home, tenants)
@@ -71,7 +73,7 @@ def _companies(count: int) -> str:
 
 
 def _statement(jurisdiction: str, step: str, ends_s: int, tenants: int, waiting: int) -> str:
-    day = date_of(ends_s)
+    day = date_of(ends_s) if ends_s % _DAY_S == 0 else f"{date_of(ends_s)}, {time_of(ends_s)} UTC"
     if step == "announce":
         return (
             f"The service in {jurisdiction} ends on {day}, for {_companies(tenants)}. Until then nothing changes. From "
@@ -85,5 +87,5 @@ def _statement(jurisdiction: str, step: str, ends_s: int, tenants: int, waiting:
     return (
         f"The service in {jurisdiction} has ended for {_companies(tenants)}: nothing new is taken to or from them. "
         f"{waiting} envelopes wait for their devices, which fetch them until their expiry, at most 30 days from now; "
-        "nothing that was receipted is lost. Senders are refused by code, and keep what they could not hand over."
+        "nothing that was receipted is lost. Senders are told that the service has ended, by the company's name."
     )

@@ -148,8 +148,8 @@ def _add_exit(family: "Subparsers[Parser]") -> None:
     parser.add_argument("jurisdiction", metavar="CC", help="the country, two capital letters of ISO 3166")
     add_home(parser, "the relay's folder")
     step = parser.add_mutually_exclusive_group(required=True)
-    step.add_argument("--announce", type=day, metavar="DATE", help="the service ends on this day")
-    step.add_argument("--extend", type=day, metavar="DATE", help="it ends on this later day instead")
+    step.add_argument("--announce", type=moment, metavar="DATE", help="the service ends then: YYYY-MM-DD, or …T17:30")
+    step.add_argument("--extend", type=moment, metavar="DATE", help="it ends then instead, later")
     step.add_argument("--cancel", action="store_true", help="it does not end")
     step.add_argument("--complete", action="store_true", help="it ends now")
     parser.add_argument(
@@ -228,9 +228,18 @@ def day(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text[:20]!r} is no day such as 2015-11-30") from None
 
 
+def moment(text: str) -> int:
+    """The type of an argument that is a day, or a minute of one: Unix time in seconds, UTC."""
+    try:
+        return int(datetime.strptime(text, "%Y-%m-%dT%H:%M").replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        return day(text)
+
+
 def _serve(options: Options) -> int:
     from blindpost.desk import check_until, serve
     from relay.core.docket import Order, OrderKind
+    from wire.held import held_text, read_held
 
     home = home_of(options)
     kind = OrderKind(options.kind)
@@ -259,6 +268,8 @@ def _serve(options: Options) -> int:
         what = "ciphertext" if kind is OrderKind.CONTENT else "the record, the same as `blindpost mydata` gives"
         print(f"{out}: {what}, {out.stat().st_size} bytes")
     _tell(served)
+    if served.record and out is None:
+        print("\n" + held_text(read_held(served.record)), end="")
     return 0
 
 

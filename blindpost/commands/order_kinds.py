@@ -56,7 +56,7 @@ KINDS: Final = (
         "subscriber",
         "what is on record about one person",
         "Each column that the relay holds about the person, as its schema lists them; `blindpost mydata` gives the "
-        "person the same bytes. With --out the record is written to a file.",
+        "person the same bytes. It is shown; with --out it is written to a file instead.",
         "person",
         "FILE",
     ),

@@ -170,6 +170,11 @@ def date_of(time_s: int) -> str:
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d")
 
 
+def time_of(time_s: int) -> str:
+    """A minute of a day, as texts name it."""
+    return datetime.fromtimestamp(time_s, UTC).strftime("%H:%M")
+
+
 def _content(order: Order, honoured: bool, facts: Facts) -> tuple[Outcome, str]:
     whose = "of all mailboxes" if order.kind is OrderKind.WHOLESALE else "of the mailboxes asked for"
     refused = "" if honoured else "Refused by policy as a demand for content. "

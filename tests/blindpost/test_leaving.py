@@ -54,6 +54,15 @@ def test_the_service_ends_on_its_day_and_not_before(
         leaving.leave(home, "PK", "cancel", 0, (), None)
 
 
+def test_a_day_or_a_minute_is_announced_and_named_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exit_of = ["order", "exit", "PK", "--home", str(home), "--tenant", *KARACHI]
+    assert main([*exit_of, "--announce", "2099-11-30T17:30"]) == 0
+    assert "ends on 2099-11-30, 17:30 UTC, for one company" in capsys.readouterr().out
+    assert main([*exit_of, "--extend", "2099-12-30"]) == 0
+    assert "ends on 2099-12-30, and not before" in capsys.readouterr().out
+    assert main([*exit_of, "--extend", "2099-12-30T24:30"]) == 64
+
+
 def test_a_file_of_ended_companies_that_is_none_stops_the_relay(home: Path) -> None:
     (home / "ended-tenants").write_text("no domain!\n")
     with pytest.raises(FormatError):

@@ -207,6 +207,18 @@ def _ratchet(results: Results) -> str:
     )
 
 
+def _simulate(results: Results) -> str:
+    heads = {
+        "messages": "messages",
+        "took, s": "took",
+        "CPU, s": "CPU",
+        "CPU, µs a message": "CPU a message",
+        "memory, MiB": "peak memory",
+        "times real time": "simulated time",
+    }
+    return _metrics(results["simulate"].cases, heads, "simulated")
+
+
 # ---- the targets
 
 
@@ -263,6 +275,8 @@ _SYNCED = (
 )
 _POSTGRES = "PostgreSQL as a queue, 64 rows a commit"
 
+_SIMULATED = "100,000 devices, 30 days"
+
 _TARGETS: list[tuple[str, float, bool, Callable[[Results], float]]] = [
     ("receipted/s, NATS, one envelope a frame", 25_000, True, _relay_of(1, "receipted")),
     ("receipted/s, NATS, 64 a frame", 40_000, True, _relay_of(64, "receipted")),
@@ -284,6 +298,13 @@ _TARGETS: list[tuple[str, float, bool, Callable[[Results], float]]] = [
     *((f"drained, times {name}", 1, True, _against(name, "drained")) for name in _SYNCED),
     *((f"CPU accepting, times {name}", 1, False, _against(name, "server CPU, accepting")) for name in _SYNCED),
     *((f"CPU draining, times {name}", 1, False, _against(name, "server CPU, draining")) for name in _SYNCED),
+    (
+        "simulating 100,000 devices, 1,000,000 messages and 30 days, s",
+        300,
+        False,
+        lambda results: _of(results, "simulate", _SIMULATED, "took"),
+    ),
+    ("the same, memory, MiB", 4_096, False, lambda results: _of(results, "simulate", _SIMULATED, "peak memory")),
     ("accepted, times PostgreSQL, stretch", 1, True, _against(_POSTGRES, "accepted")),
     (
         "drained, times PostgreSQL with connections kept, stretch",
@@ -313,6 +334,7 @@ _TABLES: dict[str, Callable[[Results], str]] = {
     "audit": _audit,
     "fairness": _fairness,
     "soak": _soak,
+    "simulate": _simulate,
     "ratchet": _ratchet,
 }
 

@@ -45,6 +45,7 @@ PARTS = {
     "ratchet": Part("ratchet --rounds 9", 0.5),
     "fairness": Part("fairness --rounds 3", 1),
     "soak": Part("soak --minutes 3 --rate 2000", 3),
+    "simulate": Part("simulate --devices 100000 --messages 1000000 --days 30", 5.5),
 }
 COMMANDS = {name: part.command for name, part in PARTS.items()}
 

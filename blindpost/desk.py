@@ -7,7 +7,7 @@ relay/core/answers.py from the facts found here.
 import hashlib
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -97,20 +97,7 @@ def serve(home: Path, order: Order, out: Path | None = None, *, memory: bool = F
         if decision is Decision.APPEAL:
             contested = desk.appeal(number)
             return Served(contested.entry, filed.index, None, None, filed.sealed, None, desk.log.size)
-        facts, disclosure, record = _served(
-            home, order, decision, out, memory=memory, until_s=until_s, index=filed.index
-        )
-        answered = desk.answer(number, answer_to(order, decision, facts))
-        return Served(
-            answered.entry,
-            filed.index,
-            answered.index,
-            desk.answer_text(number),
-            filed.sealed,
-            disclosure,
-            desk.log.size,
-            record,
-        )
+        return _answered(desk, number, decision, out, memory=memory, until_s=until_s)
 
 
 def check_until(until_s: int) -> None:
@@ -156,18 +143,21 @@ def decide(home: Path, number: int, *, honour: bool, out: Path | None = None, un
         if honour and order.kind in CAPTURED_KINDS:
             _check_capture(home, out, until_s)
             return _announced(desk, number, index, until_s)
-        facts, disclosure, record = _served(home, order, decision, out, until_s=until_s, index=index)
-        answered = desk.answer(number, answer_to(order, decision, facts), decision)
-        return Served(
-            answered.entry,
-            index,
-            answered.index,
-            desk.answer_text(number),
-            answered.sealed,
-            disclosure,
-            desk.log.size,
-            record,
-        )
+        return _answered(desk, number, decision, out, until_s=until_s)
+
+
+def _answered(
+    desk: Desk, number: int, decision: Decision, out: Path | None, *, memory: bool = False, until_s: int = 0
+) -> Served:
+    """Find and do what an order on the docket asks for, and answer it."""
+    order, index = desk.docket.entry(number).order, desk.order_index(number)
+    facts, disclosure, record = _served(
+        desk.home.path, order, decision, out, memory=memory, until_s=until_s, index=index
+    )
+    facts = replace(facts, sealed=desk.is_sealed(number))
+    answered = desk.answer(number, answer_to(order, decision, facts), decision)
+    text, size = desk.answer_text(number), desk.log.size
+    return Served(answered.entry, index, answered.index, text, answered.sealed, disclosure, size, record)
 
 
 def _check_capture(home: Path, out: Path | None, until_s: int) -> None:

@@ -76,6 +76,7 @@ class Facts:
         until_s: until when what was ordered holds, Unix time in seconds.
         evidence: SHA-256 of the manifest of the disclosure, or of the file, that was handed over.
         captured: what that file has, where it is one of what passed.
+        sealed: whether the order's text is sealed in the log.
     """
 
     found: int = 0
@@ -85,6 +86,7 @@ class Facts:
     until_s: int = 0
     evidence: bytes = _NOTHING
     captured: Captured | None = None
+    sealed: bool = False
 
     @property
     def handed_over(self) -> bool:
@@ -278,6 +280,11 @@ def _ghost(order: Order, honoured: bool, facts: Facts) -> tuple[Outcome, str]:
 def _secrecy(order: Order, honoured: bool, facts: Facts) -> tuple[Outcome, str]:
     if not honoured:
         return Outcome.REFUSED, "Refused: what this order is about stands in the log as text."
+    if not facts.sealed:
+        return Outcome.REFUSED, (
+            "Not sealed: by the policy for this jurisdiction the law there cannot seal it. What this order is about "
+            "stands in the log as text."
+        )
     return Outcome.GIVEN, "The text is sealed in the log for the time ordered; that there is an order is not."
 
 

@@ -154,7 +154,7 @@ class Clerk:
                 said, evidence, place = "", _NOTHING, None
                 expected.changes.append("appealed")
             else:
-                made = answers.answer_to(filed, decision, facts)
+                made = answers.answer_to(filed, decision, replace(facts, sealed=expected.is_sealed))
                 if ghost:
                     claim = answers.NOT_CLAIMED[OrderKind.GHOST]
                     made = answers.Answer(answers.Outcome.GIVEN, f"{_GHOST} Not claimed: {claim}.")

@@ -48,12 +48,14 @@ def verify(home: Path, *words: str) -> int:
         (("ghost", *PERSON), "refused", "refused"),
         (("leave",), "given", "honoured"),
         (("secrecy", "--secret-until", day_in(30)), "given", "honoured"),
+        (("secrecy", "--secret-until", day_in(30), "--jurisdiction", "QQ"), "refused", "refused"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 def test_a_kind_is_answered_and_logged(
     home: Path, words: tuple[str, ...], outcome: str, state: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (home / "policy.toml").write_text("[QQ]\nsecrecy_is_lawful = false\n")
     run(home, "order", *words)
     told = capsys.readouterr().out
     assert f"answer: {outcome}; leaf 2 of 3" in told

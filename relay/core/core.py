@@ -1,8 +1,9 @@
 """The relay's core: all of protocol.md sections 2, 5, 6 and 9, with no I/O, no clock and no randomness of its own.
 
 It joins the machines beside it: links.py (who speaks), commands.py (what is asked), mailboxes.py, delivery.py,
-directory.py and commitlog.py (what is kept), batch.py (what one commit makes durable). Packets, bodies and times are
-handed in, packets, reads and batches taken out; the same inputs give the same outputs, to the byte.
+directory.py and commitlog.py (what is kept), batch.py (what one commit makes durable), finishing.py (what follows it),
+operated.py (what the operator asks). Packets, bodies and times are handed in, packets, reads and batches taken out; the
+same inputs give the same outputs, to the byte.
 
     packet ─receive─▶ queue ─take_batch─▶ batch ─(store)─▶ committed ─▶ outboxes ─take_packets─▶ packets
                         ▲                    │                └─ or aborted: refusals, and the state as before
@@ -14,17 +15,12 @@ may still fail; a receipt is given only in `committed`; what does not fit a queu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 
-from relay.core.batch import Refused, Seqs, Staged
-from relay.core.belongings import Belongings
-from relay.core.capture import TAKEN_BYTES, Captures, Taken
+from relay.core.batch import Refused, Staged
 from relay.core.commands import ANSWERED, DEFERRED, Commands
-from relay.core.commitlog import CommitLog, paths_in
 from relay.core.delivery import Deliveries
-from relay.core.directory import Directory
-from relay.core.docket import OrderKind, Scope
 from relay.core.events import (
     Batch,
     CoreConfig,
@@ -35,16 +31,15 @@ from relay.core.events import (
     RotationRow,
     Snapshot,
 )
+from relay.core.finishing import Finishing
 from relay.core.links import Link, Links
-from relay.core.mailboxes import Mailboxes
+from relay.core.operated import Operated
 from relay.core.queue import CommandQueue
-from wire.codec import decode, encode
+from relay.core.rotations import chain_of
+from wire.codec import encode
 from wire.commands import DeviceCommand, Linked, LinkedDevice, decode_device_commands
 from wire.errors import BlindpostError, FormatError, RefusalCode
-from wire.identity import check_domain
-from wire.limits import KEY_BYTES
-from wire.receipt import ReceiptEntry
-from wire.rotation import Rotation, RotationRecord, sign_rotation
+from wire.rotation import Rotation, sign_rotation
 from wire.signing import SigningKey
 
 __all__ = ["RelayCore"]
@@ -52,16 +47,14 @@ __all__ = ["RelayCore"]
 # Used tokens that are past their date are looked for once in so many seconds, and so many go with one batch.
 _TOKENS_SWEPT_S = 3_600
 _TOKENS_SWEPT_MAX = 512
-# About what a receipt takes beside its path; the header is shared.
-_RECEIPT_BYTES = 64
 
 
-class RelayCore:
+class RelayCore(Operated):
     """One relay, as a state machine.
 
     The service's loop: `receive` each packet; while no batch is under way and `has_work()`, `take_batch`; commit it
     in a thread, then `committed` or `aborted`; `take_reads`, read, `loaded`; `take_packets` after any of these, and
-    publish; `tick` at `next_deadline()`.
+    publish; `tick` at `next_deadline()`. What its operator asks of it is in operated.py.
 
     Args:
         config: limits.
@@ -80,12 +73,8 @@ class RelayCore:
         self.counters = CoreCounters()
         self._relay_id = identity.relay_id
         self._signing_key = SigningKey(identity.seed)
-        self._rotations, rotations_waiting = _rotations(identity, snapshot, self._signing_key.public)
-        self._seqs = Seqs.after(snapshot)
-        self._log = CommitLog(identity.relay_id, identity.partition, snapshot)
-        self._mailboxes = Mailboxes(config, snapshot, self._log, self._seqs)
-        self._directory = Directory(snapshot, self._mailboxes, self._seqs)
-        self.belongings = Belongings(self._mailboxes, self._directory, config.tombstone_bytes)
+        self._rotations, rotations_waiting = chain_of(identity, snapshot, self._signing_key.public)
+        super().__init__(config, identity, snapshot)
         self._links = Links(
             config,
             self.counters,
@@ -97,7 +86,6 @@ class RelayCore:
             self._on_closed,
             self._on_reduced,
         )
-        self._captures = Captures()
         self._deliveries = Deliveries(config, self.counters, self._links, self._captures)
         self._commands = Commands(
             config,
@@ -110,10 +98,18 @@ class RelayCore:
             self.belongings,
             self._captures,
         )
+        self._finishing = Finishing(
+            self.counters,
+            self._links,
+            self._mailboxes,
+            self._deliveries,
+            self._commands,
+            self._log,
+            self._captures,
+        )
         self._queue = CommandQueue(config)
         self._staged: Staged | None = None
         self._unconfirmed: list[Link] = []
-        self._tenants_waiting: list[tuple[str, bytes]] = []
         self._rotations_waiting: list[bytes] = rotations_waiting
         self._now_ms = 0
         self._resting_until_ms = 0
@@ -261,7 +257,8 @@ class RelayCore:
         self._handle_queue(staged, now_ms)
         if batch.is_empty():
             # Nothing to make durable; what waited (for prekeys added and taken at once) waits for nothing.
-            self._finish(staged, now_ms)
+            self._finishing.finish(staged, now_ms, self._stopping)
+            self._end(staged)
             return None
         if batch.envelopes:
             self._stored_ms = now_ms
@@ -307,69 +304,10 @@ class RelayCore:
         self._resting_until_ms = 0
         staged = self._ending(batch)
         self.counters.commits += 1
-        self._finish(staged, now_ms)
-
-    def _finish(self, staged: Staged, now_ms: int) -> None:
-        batch = staged.batch
-        captures = self._captures
-        if captures.on:
-            captures.committed(staged, now_ms)
-        self._mailboxes.committed(staged)
-        self._give_receipts(staged)
-        self._deliveries.gone([item[0] for item in staged.leaving])
-        self._deliveries.gone(staged.expiring)
-        self._deliveries.fresh(staged.fresh, batch.envelopes, now_ms)
-        if captures.on:
-            captures.delivered_fresh(staged.fresh, batch.envelopes, now_ms)
-        for mailbox in staged.closed:
-            self._deliveries.end(mailbox)
-            self._mailboxes.close(mailbox)
-        for link, ref in staged.done:
-            self._links.talk(link).done(ref)
-        for link, ref in staged.acked:
-            if self._stopping:
-                self._links.talk(link).done(ref)
-            else:
-                self._links.done_late(link, ref, now_ms)
-        for link, answer in staged.answers:
-            self._commands.say(link, answer)
+        self._finishing.finish(staged, now_ms, self._stopping)
         del self._tenants_waiting[: staged.tenants]
         del self._rotations_waiting[: staged.rotations]
-        if batch.commits_below:
-            self._log.pruned(batch.commits_below)
-        self._count(staged)
         self._end(staged)
-
-    def _give_receipts(self, staged: Staged) -> None:
-        row = staged.batch.commit
-        if row is None:
-            for link, ref, kept in staged.submits:
-                for position, held in enumerate(kept):
-                    self._commands.receipt(link, ref, position, held)
-            return
-        self._log.committed(row)
-        index, header, signature = row.idx, row.header, row.signature
-        paths = paths_in(staged.tree)
-        self._links.outgoing_bytes += len(staged.fresh) * (_RECEIPT_BYTES + len(paths[0]))
-        talk = self._links.talk
-        for link, ref, kept in staged.submits:
-            outbox = talk(link)
-            for position, held in enumerate(kept):
-                if held.commit_index == index:
-                    leaf = held.leaf
-                    outbox.receipt(header, signature, ReceiptEntry(ref, position, held.number, leaf, paths[leaf]))
-                else:
-                    self._commands.receipt(link, ref, position, held)
-
-    def _count(self, staged: Staged) -> None:
-        batch, counters = staged.batch, self.counters
-        withdrawn = staged.withdrawn
-        counters.envelopes += len(batch.envelopes)
-        counters.body_bytes += batch.body_bytes
-        counters.acks += batch.acks - withdrawn
-        counters.withdrawals += withdrawn
-        counters.expired += len(staged.expiring) - len(batch.tombstones_erased)
-        counters.envelopes_held = self._mailboxes.live
 
     def aborted(self, batch: Batch, error: Exception, now_ms: int) -> None:
         """The batch was not stored: its senders get `storage_failed`, and the state is as before `take_batch`."""
@@ -427,100 +365,7 @@ class RelayCore:
             deadlines.append(self._resting_until_ms)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
-    # ---- the operator
-
-    def admit_tenant(self, domain: str, admin_key: bytes) -> None:
-        """Admit a company; goes into the next batch. The same key again changes nothing.
-
-        Raises:
-            FormatError: the domain or the key is malformed, or the domain has another key.
-        """
-        check_domain(domain)
-        if len(admin_key) != KEY_BYTES:
-            raise FormatError("admin key", f"has {len(admin_key)} bytes", KEY_BYTES)
-        known = self._directory.tenants.setdefault(domain, admin_key)
-        if known != admin_key:
-            raise FormatError("admin key", f"{domain} has another one already")
-        if (domain, admin_key) not in self._tenants_waiting and not self._directory.is_stored(domain):
-            self._tenants_waiting.append((domain, admin_key))
-
-    def end_service(self, domains: Iterable[str]) -> None:
-        """Take nothing new to or from these companies, and admit nobody of theirs; what waits is delivered as always.
-
-        Raises:
-            FormatError: one of them is not admitted here.
-        """
-        ended = set(domains)
-        if missing := ended - self._directory.tenants.keys():
-            raise FormatError("tenant", f"{min(missing)} is not admitted here")
-        self._directory.ended |= ended
-
-    def preserve(self, mailbox_ids: tuple[bytes, ...], until_s: int, leaf: int) -> None:
-        """Stop expiry and deletion for mailboxes until then (preservation.py); goes into the next batch.
-
-        Raises:
-            FormatError: one of the mailboxes is not there.
-        """
-        self._mailboxes.preservations.ask(mailbox_ids, until_s, leaf)
-
-    def release(self, leaf: int, instead: Mapping[bytes, tuple[int, int]]) -> None:
-        """End what an order preserves before its day (preservation.py); goes into the next batch.
-
-        Args:
-            leaf: the order's in the public log.
-            instead: mailboxes for which another order stands: until when, Unix time in seconds, and its leaf.
-        """
-        self._mailboxes.preservations.release(leaf, instead)
-
-    def preserved_by(self, leaf: int) -> tuple[tuple[bytes, str], ...]:
-        """What the order of a leaf preserves: each mailbox, and the account whose it is."""
-        return self._mailboxes.preservations.preserved_by(leaf)
-
-    def preserving(self) -> frozenset[int]:
-        """The leaves of the orders by which something is preserved now."""
-        return self._mailboxes.preservations.leaves()
-
-    def capture(self, number: int, kind: OrderKind, scope: Scope, until_s: int, now_ms: int) -> None:
-        """Record from now on what passes through the mailboxes of a scope (capture.py), until its day or `end_capture`.
-
-        Another capture under the same number ends. Nothing of it outlives this core.
-
-        Args:
-            number: the order's.
-            kind: interception, with bodies, or a pen register, without.
-            scope: whose mailboxes; those that are enrolled later are covered too.
-            until_s: Unix time in seconds.
-            now_ms: Unix time in milliseconds.
-
-        Raises:
-            FormatError: the kind is another, the day has passed, or there are too many captures.
-        """
-        self._captures.begin(number, kind, scope, until_s, self.belongings.covered(scope), now_ms)
-
-    def take_captured(self, number: int, now_ms: int, bytes_max: int = TAKEN_BYTES) -> Taken:
-        """Return what an order's capture has recorded since the last time; to be asked often enough.
-
-        Raises:
-            FormatError: nothing is captured for that order.
-        """
-        return self._captures.take(number, bytes_max, now_ms)
-
-    def end_capture(self, number: int, reason: str, now_ms: int) -> None:
-        """End a capture; what waits can still be taken. If there is none of this number, nothing happens."""
-        self._captures.end(number, reason, now_ms)
-
-    def forget_capture(self, number: int) -> None:
-        """End a capture that nobody takes from any more: what waits is thrown away."""
-        self._captures.forget(number)
-
-    @property
-    def time_ms(self) -> int:
-        """The time below which no commit will be dated."""
-        return self._log.time_ms
-
-    def not_before(self, time_ms: int) -> None:
-        """Date no later commit before this (sections 5.2 and 11)."""
-        self._log.not_before(time_ms)
+    # ---- the key, the end
 
     def rotate(self, new_seed: bytes, now_ms: int) -> Rotation:
         """Sign from now on with a new key, cross-signed by the old one (section 2.6); goes into the next batch.
@@ -549,19 +394,3 @@ class RelayCore:
         self._stopping = True
         self._commands.records.stop()
         self._links.flush_late()
-
-
-def _rotations(identity: RelayIdentity, snapshot: Snapshot, public: bytes) -> tuple[tuple[Rotation, ...], list[bytes]]:
-    """The chain of rotations, and the records of it that are not stored yet (a crash between key file and commit)."""
-    stored = [row.record for row in snapshot.rotations]
-    given = list(identity.rotations)
-    records = given if len(given) > len(stored) else stored
-    if records[: len(stored)] != stored or records[: len(given)] != given:
-        raise FormatError("rotations", "of the identity and of the store contradict each other")
-    stored_id = snapshot.relay.get("relay_id")
-    if stored_id is not None and stored_id != identity.relay_id:
-        raise FormatError("relay id", "the store is another relay's")
-    rotations = tuple(decode(Rotation, record, "rotations") for record in records)
-    if rotations and decode(RotationRecord, rotations[-1].rotation, "rotations").new_key != public:
-        raise FormatError("signing seed", "is not the one that the last rotation names")
-    return rotations, records[len(stored) :]

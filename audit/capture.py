@@ -7,6 +7,7 @@ out of place is a finding, and where a record is none, all that follows is unexp
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
@@ -64,6 +65,7 @@ class Recorded:
         writers: how many envelopes each link's devices stored.
         mailboxes: that are covered, each with its device.
         bodies: how many are in it.
+        envelopes_with_body: of how many envelopes these are; one that passes twice has two.
         body_bytes: of all of them.
         lost: events without a record.
         classes: of all bytes.
@@ -77,6 +79,7 @@ class Recorded:
     writers: Counter[tuple[bytes, ...]] = field(default_factory=Counter)
     mailboxes: dict[bytes, bytes] = field(default_factory=dict)
     bodies: int = 0
+    envelopes_with_body: int = 0
     body_bytes: int = 0
     lost: int = 0
     classes: Counter[ByteClass] = field(default_factory=Counter)
@@ -89,10 +92,18 @@ class CaptureReader:
         data: all of it.
         records: takes what is wrong with the records.
         bodies: takes what is wrong with the bodies.
+        on_body: is called with each body and its envelope, (mailbox, number in it), in the order of the file.
     """
 
-    def __init__(self, data: Bytes, records: Outcome, bodies: Outcome) -> None:
+    def __init__(
+        self,
+        data: Bytes,
+        records: Outcome,
+        bodies: Outcome,
+        on_body: Callable[[tuple[bytes, int], bytes], None] = lambda envelope, body: None,
+    ) -> None:
         self.found = Recorded()
+        self._on_body = on_body
         self._data = data
         self._records = records
         self._bodies = bodies
@@ -130,6 +141,7 @@ class CaptureReader:
 
     def _conclude(self) -> None:
         found = self.found
+        found.envelopes_with_body = sum(bool(digest) for _size, digest in self._envelopes.values())
         if not found.kind:
             self._records.fail("byte 0", "no header says which order this is of")
         if self._is_going_on:
@@ -259,6 +271,7 @@ class CaptureReader:
         found.bodies += 1
         found.body_bytes += len(body)
         self._envelopes[envelope] = size, digest
+        self._on_body(envelope, body)
         unevenness = chi_square(body)
         self._unevenness = max(self._unevenness, unevenness)
         if unevenness > CHI_SQUARE_MAX:

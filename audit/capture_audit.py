@@ -1,8 +1,8 @@
 """`audit_capture`: one audit of the file of what passed, from the file to a verdict (docs/verifier.md).
 
-The records and their bodies are looked at by capture.py, texts and secrets are searched for as in a disclosure, and the
-public log must say of this order what the file says. What the file tells of people, it tells: that is shown, and is no
-finding.
+The records and their bodies are looked at by capture.py, and capture_keys.py tries keys of older suites on the bodies;
+texts and secrets are searched for as in a disclosure, and the public log must say of this order what the file says.
+What the file tells of people, it tells: that is shown, and is no finding.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from audit.capture import BODIES, RECORDS, CaptureReader, Recorded
+from audit.capture_keys import KEYS, OlderKeys
 from audit.case import THOROUGH, canaries_of, needles_of, secrets_of
 from audit.checks.canaries import CANARIES, SECRETS
 from audit.disclosure import printable
@@ -54,11 +55,13 @@ class CaptureReport:
         outcomes: of the checks.
         found: what the file says.
         size: of the file.
+        read: envelopes of which a volunteered key of an older suite opens the body.
     """
 
     outcomes: tuple[Outcome, ...]
     found: Recorded
     size: int
+    read: int = 0
 
     @property
     def verdict(self) -> Verdict:
@@ -142,9 +145,10 @@ def audit_capture(
         raise DisclosureError(printable(str(path)), f"cannot be opened ({error.strerror})") from None
     view = FileView(descriptor, os.fstat(descriptor).st_size, printable(path.name))
     try:
-        outcomes = [Outcome(about) for about in (RECORDS, BODIES, CANARIES, SECRETS, ANSWER)]
-        records, bodies, canaries, secrets, answer = outcomes
-        reader = CaptureReader(view, records, bodies)
+        outcomes = [Outcome(about) for about in (RECORDS, BODIES, KEYS, CANARIES, SECRETS, ANSWER)]
+        records, bodies, keys, canaries, secrets, answer = outcomes
+        older = OlderKeys(material.historical_keys, keys)
+        reader = CaptureReader(view, records, bodies, older.take)
         try:
             reader.read()
             if reader.found.classes.total() != len(view):
@@ -153,11 +157,12 @@ def audit_capture(
             _check_answer(view, reader.found, answer, card, log)
         except UnreadableError as error:
             records.miss(str(error))
+        older.conclude()
         if view.changed:
             records.miss("the file was written to while it was audited; audit a copy that nobody changes")
         for problem in material.problems:
             canaries.miss(problem)
-        return CaptureReport(tuple(outcomes), reader.found, len(view))
+        return CaptureReport(tuple(outcomes), reader.found, len(view), older.read)
     finally:
         view.close()
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from audit.__main__ import main
 from audit.capture_audit import CaptureReport, audit_capture
-from audit.material import Material, Opening, Secret, read_card
+from audit.material import HistoricalKey, Material, Opening, Secret, read_card
 from audit.verdict import Verdict
 from relay.core.answers import Captured, Facts, answer_to
 from relay.core.docket import Order, OrderKind, Scope, ScopeKind
@@ -22,6 +22,7 @@ from relay.core.policy import Decision
 from relay.home import CARD_NAME, Home, init
 from relay.logkey import LOG_FOLDER
 from relay.orders import Desk
+from sim.historical import GLOBAL_PIN_KEY, PIN_SUITE, PinMessage, write_message
 from wire.capture import (
     CaptureBegan,
     CaptureCovered,
@@ -223,6 +224,34 @@ def test_attack_readable_words_and_secrets_within_are_found_and_not_told(bench: 
     assert secret.hex() not in report.text()
     bench.write(bench.records())
     assert "search.canaries" not in bench.audit(material).failed
+
+
+def test_attack_bodies_under_a_key_that_everybody_has_are_read_by_whoever_volunteers_it(bench: Bench) -> None:
+    message = PinMessage(bytes(16), 1, bytes(16), 0, bytes(16), ("ana@acme.example",), TEXT)
+    readable = write_message(message, random.Random(3).randbytes)
+    records = bench.records()
+    for index in (3, 4):
+        records = bent(index, body=readable, body_bytes=len(readable))(records)
+    records = bent(5, body_bytes=len(readable))(records)
+    bench.log(sha256(bench.write(records)).digest())
+    assert bench.audit().verdict is Verdict.BLIND
+    key = HistoricalKey("bob", PIN_SUITE, GLOBAL_PIN_KEY)
+    report = bench.audit(Material(historical_keys=[key]))
+    assert (report.failed, report.read) == (("capture.keys",), 1)
+    assert "a key of suite 0x5049 from bob opens 1 of 2 envelopes" in report.text()
+    assert GLOBAL_PIN_KEY.hex() not in report.text()
+    other = HistoricalKey("bob", PIN_SUITE, bytes(range(24)))
+    assert bench.audit(Material(historical_keys=[other])).verdict is Verdict.BLIND
+    unknown = HistoricalKey("bob", PIN_SUITE, bytes(range(23)))
+    assert bench.audit(Material(historical_keys=[unknown])).verdict is Verdict.INCOMPLETE
+
+
+@pytest.mark.parametrize("body_bytes", [1, 100, 130, 399])
+def test_hostile_bodies_too_short_for_any_key_are_a_finding_and_never_a_crash(bench: Bench, body_bytes: int) -> None:
+    records = bent(3, body=body(1)[:body_bytes], body_bytes=body_bytes)(bench.records())
+    bench.log(sha256(bench.write(records)).digest())
+    keys = [HistoricalKey("bob", suite, bytes(range(size))) for suite, size in ((PIN_SUITE, 24), (0x454E, 32))]
+    assert "capture.bodies" in bench.audit(Material(historical_keys=keys)).failed
 
 
 @pytest.mark.parametrize("seed", range(20))

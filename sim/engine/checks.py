@@ -91,11 +91,13 @@ def _nothing_read(outcome: Outcome, order_id: str) -> tuple[str, bool, str]:
     read = sum(disclosed.messages_read for disclosed in disclosures)
     leaked = sum(disclosed.verdict == "NOT BLIND" for disclosed in disclosures)
     passed = sum(captured.read for captured in captures)
+    leaked_passing = sum(captured.verdict == "NOT BLIND" for captured in captures)
     found = f"{len(disclosures)} disclosures, {read} contents read, {leaked} not blind"
     if captures:
-        found += f"; {len(captures)} captures, {passed} bodies read"
+        found += f"; {len(captures)} captures, {passed} bodies read, {leaked_passing} not blind"
     is_tried = bool(disclosures) or any(captured.body_bytes for captured in captures)
-    return order_id or "all orders", is_tried and not read and not leaked and not passed, found
+    is_blind = not (read or leaked or passed or leaked_passing)
+    return order_id or "all orders", is_tried and is_blind, found
 
 
 def _captured(served: ServedOrder, least: int) -> tuple[str, bool, str]:

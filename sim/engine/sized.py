@@ -157,7 +157,7 @@ class _Bench:
         )
         self._clerk.plan(town.calendar.at)
         self._keeping = Keeping(town, self._clerk)
-        self._capturing = Capturing(town, self._clerk, folder / "orders")
+        self._capturing = Capturing(town, self._clerk, home, folder / "orders")
 
     def serve(self, number: int) -> None:
         """Serve an order, now."""

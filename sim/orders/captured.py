@@ -1,28 +1,25 @@
-"""A file of what was captured, as a stranger reads it: counted, and searched for what can be read.
+"""A file of what was captured, as the verifier finds it: audited against the run's own public log (audit/).
 
-Decoded with the verifier's decoder and opened with its openers (audit/): under the keys that people volunteered, and
-under those that a server of an older kind keeps beside the mail.
+What people volunteered is tried on its bodies by the audit itself. So are the keys that a server of an older kind keeps
+beside the mail, those of the mailboxes that the file covers: whoever has this file ordered it of that very server.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from audit import decoder
-from audit.checks.historical import open_pin, open_sealed
-from audit.errors import DecodeError
+from audit.capture_audit import CaptureReport, audit_capture
+from audit.checks.historical import HOSTED_KEY, SERVER_MAIL_KEY
+from audit.material import HistoricalKey, read_card, read_material
+from audit.outcome import Status
+from relay.home import CARD_NAME, Home
+from relay.logkey import LOG_FOLDER
 
-__all__ = ["Captured", "read_captured"]
+__all__ = ["Captured", "audit_captured"]
 
-_LENGTH_BYTES: Final = 4
-_RECORD_BYTES_MAX: Final = 1_048_576
-_HEADER: Final = 1
-_COVERED: Final = 3
-_EVENT: Final = 4
-_LOST: Final = 5
-_STORED: Final = 1
-_PIN_KEY_BYTES: Final = 24
+_HOSTED_KEY_BYTES: Final = 24
+_SERVER: Final = "the server, whose database has the key"
 
 
 @dataclass(frozen=True)
@@ -31,8 +28,11 @@ class Captured:
 
     Attributes:
         path: the file.
+        verdict: the verifier's.
+        failed: checks that failed.
+        missing: checks that had not what they need.
         from_s: when it began, Unix time in seconds.
-        to_s: when it ended.
+        to_s: when it ended; as far as it is said.
         mailboxes: that were covered.
         events: that are recorded.
         envelopes: that were stored while it went on.
@@ -44,6 +44,9 @@ class Captured:
     """
 
     path: Path
+    verdict: str
+    failed: tuple[str, ...]
+    missing: tuple[str, ...]
     from_s: int
     to_s: int
     mailboxes: int
@@ -53,64 +56,54 @@ class Captured:
     lost: int
     bodies: int
     read: int
-    gaps: int = 0
+    gaps: int
 
 
-def read_captured(path: Path, volunteered: Sequence[bytes], kept_keys: Mapping[bytes, bytes] | None) -> Captured:
-    """Read a file.
+def audit_captured(
+    path: Path, home: Home, volunteered: Sequence[bytes] = (), kept_keys: Mapping[bytes, bytes] | None = None
+) -> Captured:
+    """Audit a file.
 
     Args:
         path: of it.
+        home: the relay's: its card, and its public log.
         volunteered: what people give the verifier.
         kept_keys: by mailbox, what a server has in its database.
 
     Raises:
-        DecodeError: it holds something else than records.
+        AuditError: it cannot be opened.
     """
-    keys = [key for data in volunteered for key in _keys_in(data)]
-    times: list[int] = []
-    mailboxes: set[bytes] = set()
-    bodies: dict[tuple[bytes, int], bool] = {}
-    events = envelopes = body_bytes = lost = 0
-    for fields in _records(path.read_bytes()):
-        if fields[0] == _HEADER:
-            continue
-        times.append(decoder.integer(fields[1], "time"))
-        if fields[0] == _COVERED:
-            mailboxes.add(decoder.binary(fields[2], "mailbox", 16))
-        elif fields[0] == _LOST:
-            lost += decoder.integer(fields[2], "events")
-        elif fields[0] == _EVENT:
-            decoder.array(fields, "event", 9)
-            mailbox, body = decoder.binary(fields[5], "mailbox", 16), decoder.binary(fields[8], "body")
-            events += 1
-            envelopes += fields[3] == _STORED
-            body_bytes += len(body)
-            envelope = mailbox, decoder.integer(fields[6], "number")
-            if body and envelope not in bodies:
-                kept = (kept_keys or {}).get(mailbox)
-                bodies[envelope] = any(_opens(key, body) for key in (*keys, *([kept] if kept is not None else ())))
-    from_s, to_s = (times[0] // 1_000, times[-1] // 1_000) if times else (0, 0)
-    read = sum(bodies.values())
-    return Captured(path, from_s, to_s, len(mailboxes), events, envelopes, body_bytes, lost, len(bodies), read)
+    card, log = read_card((home.path / CARD_NAME).read_bytes(), CARD_NAME), home.path / LOG_FOLDER
+    material = read_material(volunteered, (), ())
+    report = audit_capture(path, material, card, log)
+    kept = [
+        HistoricalKey(_SERVER, HOSTED_KEY if len(key) == _HOSTED_KEY_BYTES else SERVER_MAIL_KEY, key)
+        for mailbox in report.found.mailboxes
+        if (key := (kept_keys or {}).get(mailbox)) is not None
+    ]
+    if kept:
+        # Which mailboxes it covers is known now.
+        material.historical_keys += kept
+        report = audit_capture(path, material, card, log)
+    return _told(path, report)
 
 
-def _records(data: bytes) -> Iterator[list[Any]]:
-    at = 0
-    while at < len(data):
-        start = at + _LENGTH_BYTES
-        at = start + int.from_bytes(data[at:start], "big")
-        if at > len(data):
-            raise DecodeError("capture", "ends within a record")
-        yield decoder.array(decoder.decode(data[start:at], "capture record", _RECORD_BYTES_MAX), "capture record")
-
-
-def _opens(key: bytes, body: bytes) -> bool:
-    opener = open_pin if len(key) == _PIN_KEY_BYTES else open_sealed
-    return opener(key, body) is not None
-
-
-def _keys_in(volunteered: bytes) -> list[bytes]:
-    """The keys of historical suites among what somebody volunteered (protocol.md section 12.2, item 5)."""
-    fields = decoder.array(decoder.decode(volunteered, "volunteered", _RECORD_BYTES_MAX * 64), "volunteered", 3)
-    return [item[2] for item in decoder.array(fields[2], "items", length_max=10**6) if item[:1] == [5]]
+def _told(path: Path, report: CaptureReport) -> Captured:
+    found = report.found
+    times = [time_ms // 1_000 for part in found.parts for time_ms in part if time_ms >= 0]
+    return Captured(
+        path,
+        report.verdict.value,
+        report.failed,
+        tuple(outcome.about.check_id for outcome in report.outcomes if outcome.status is Status.MISSING),
+        from_s=times[0] if times else 0,
+        to_s=times[-1] if times else 0,
+        mailboxes=len(found.mailboxes),
+        events=found.events.total(),
+        envelopes=found.events["stored"],
+        body_bytes=found.body_bytes,
+        lost=found.lost,
+        bodies=found.envelopes_with_body,
+        read=report.read,
+        gaps=max(len(found.parts) - 1, 0),
+    )

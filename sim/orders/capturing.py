@@ -8,7 +8,7 @@ again when it is up: the file says where.
 """
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +16,9 @@ from relay.captured import CaptureFile
 from relay.core.answers import Facts
 from relay.core.docket import CAPTURED_KINDS, Order
 from relay.core.policy import Decision
+from relay.home import Home
 from sim.engine.town import Town
-from sim.orders.captured import Captured, read_captured
+from sim.orders.captured import Captured, audit_captured
 from sim.orders.clerk import Clerk, Received
 from wire.capture import CaptureHeader, records_of
 
@@ -50,12 +51,14 @@ class Capturing:
     Args:
         town: whose relay captures.
         clerk: logs that one begins, and the answer when it ends.
+        home: the relay's: the files are audited against its card and its public log.
         folder: of the orders.
     """
 
-    def __init__(self, town: Town, clerk: Clerk, folder: Path) -> None:
+    def __init__(self, town: Town, clerk: Clerk, home: Home, folder: Path) -> None:
         self._town = town
         self._clerk = clerk
+        self._home = home
         self._folder = folder
         self._captures: dict[str, _Capture] = {}
         self._files = ExitStack()
@@ -137,16 +140,15 @@ class Capturing:
         else:
             one.file.end(one.through_ms, _INTERRUPTED)
 
-    def _read(self, one: _Capture) -> Captured:
+    def _audit(self, one: _Capture) -> Captured:
         bodies = self._town.bodies
-        gaps = one.file.summary.facts().pauses
-        return replace(read_captured(one.path, bodies.volunteered, bodies.kept_keys), gaps=gaps)
+        return audit_captured(one.path, self._home, bodies.volunteered, bodies.kept_keys)
 
     def finished(self) -> dict[str, tuple[Received, Captured]]:
-        """Each order as it was answered in the end, and what its file holds; by its id. What goes on is stopped."""
+        """Each order as it was answered in the end, and its file's audit; by its id. What goes on is stopped."""
         for one in self._captures.values():
             if not one.is_over:
                 self._stop(one, "run ended")
                 one.is_over = True
         self._files.close()
-        return {order_id: (one.received, self._read(one)) for order_id, one in self._captures.items()}
+        return {order_id: (one.received, self._audit(one)) for order_id, one in self._captures.items()}

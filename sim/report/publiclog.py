@@ -68,6 +68,8 @@ def where_logged(filed: Received) -> str:
 def captured_paragraph(order_id: str, captured: Captured) -> str:
     """What was recorded as it passed, and how much of that could be read."""
     style = "fails" if captured.read else "held"
+    colour = {"BLIND": "held", "NOT BLIND": "fails"}.get(captured.verdict, "")
+    why = ", ".join(captured.failed or captured.missing)
     lost = f", {captured.lost:,} events lost" if captured.lost else ""
     gaps = f", interrupted {_count(captured.gaps, 'time')}" if captured.gaps else ""
     return (
@@ -75,7 +77,8 @@ def captured_paragraph(order_id: str, captured: Captured) -> str:
         f"{_count(captured.events, 'event')} of {_count(captured.mailboxes, 'mailbox', 'mailboxes')}, "
         f"{_count(captured.envelopes, 'envelope')} that came in, {captured.body_bytes:,} bytes of bodies{lost}{gaps}. "
         f'Of the bodies of {_count(captured.bodies, "envelope")}, <span class="{style}">{captured.read:,} could be read'
-        f'</span>. <a href="orders/{escape(order_id)}/{escape(captured.path.name)}">the file</a></p>'
+        f'</span>. Verdict of the file: <span class="{colour}">{captured.verdict}</span>{f" ({why})" if why else ""}. '
+        f'<a href="orders/{escape(order_id)}/{escape(captured.path.name)}">the file</a></p>'
     )
 
 

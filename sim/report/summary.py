@@ -98,8 +98,11 @@ def document(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _captured(captured: Captured) -> dict[str, int]:
+def _captured(captured: Captured) -> dict[str, object]:
     return {
+        "verdict": captured.verdict,
+        "checks failed": list(captured.failed),
+        "checks incomplete": list(captured.missing),
         "events": captured.events,
         "envelopes": captured.envelopes,
         "bytes": captured.body_bytes,

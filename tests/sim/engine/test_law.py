@@ -130,6 +130,10 @@ def test_what_passes_is_captured_from_service_on_to_the_deadline_the_withdrawal_
     assert {served.answer.value for served in outcome.served} == {"provided"}
     page = timeline_html(outcome)
     assert page.count('<span class="held">0 could be read') == 4
+    # The one goes on, so that its answer is not in the log; the text of the other is sealed.
+    verdicts = [served.captured.verdict for served in outcome.served if served.captured is not None]
+    assert verdicts == ["BLIND", "BLIND", "INCOMPLETE", "INCOMPLETE"]
+    assert page.count('<span class="">INCOMPLETE</span> (capture.answer)') == 2
     assert "it is not answered yet" in page
 
 
@@ -140,8 +144,9 @@ def test_under_one_key_for_all_what_is_captured_is_read(tmp_path: Path) -> None:
     tap, pen = outcome.served[0].captured, outcome.served[1].captured
     assert tap is not None
     assert tap.read == tap.bodies >= tap.envelopes > 0
+    assert (tap.verdict, tap.failed) == ("NOT BLIND", ("capture.keys",))
     assert pen is not None
-    assert pen.read == 0
+    assert (pen.read, pen.verdict) == (0, "BLIND")
     # Nobody was away, so the disclosure has nothing to read: what was read had passed.
     assert [(check.held, "bodies read" in check.found) for check in outcome.checks] == [(False, True), (False, True)]
     assert f'<span class="fails">{tap.read} could be read' in timeline_html(outcome)

@@ -152,6 +152,13 @@ def bent(index: int, **fields: object) -> Callable[[Records], Records]:
     ]
 
 
+def test_a_clock_that_is_set_back_between_parts_is_no_finding(bench: Bench) -> None:
+    records = bench.records()
+    later = records.index(CaptureBegan(NOW_MS + 7, UNTIL_S))
+    records = bent(later, time_ms=NOW_MS - 9)(bent(later + 1, time_ms=NOW_MS - 9)(records))
+    assert bench.honest_log(records).verdict is Verdict.BLIND
+
+
 ATTACKS: dict[str, tuple[Callable[[Records], Records], str]] = {
     "a plaintext body": (bent(3, body=(TEXT * 20)[:400]), "capture.bodies"),
     "a body of no envelope's size": (bent(3, body=body(1)[:399], body_bytes=399), "capture.bodies"),

@@ -3,8 +3,7 @@
     DIR/log.key        0600  the seed of the log's key; the relay's process never loads it
     DIR/log.vkey             its public half, as Go's sumdb/note writes it
     DIR/transparency/        the log, for any web server to mirror (relay/tlog.py)
-    DIR/orders/N.order 0600  whom order N is about, and what its commitments open with
-    DIR/orders/N.answer 0600 the same of its answer, where it is sealed; N.change of the beginning of a capture
+    DIR/orders/              whom orders are about, and what the commitments open with (relay/order_files.py)
     DIR/policy.toml          where there is one: what is honoured where (relay/core/policy.py)
     DIR/desk.lock            held by whoever writes the log
 
@@ -22,12 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
-
-from msgspec import Meta
+from typing import Final
 
 from relay.core.answers import Answer
-from relay.core.docket import Docket, DocketError, Entry, Order, OrderKind, OrderState, Scope, ScopeKind
+from relay.core.docket import DocketError, Entry, Order, OrderState
 from relay.core.policy import POLICY_BYTES_MAX, Decision, Policy
 from relay.home import Home, HomeBusy, replace_file
 from relay.logkey import (
@@ -40,65 +37,36 @@ from relay.logkey import (
     signer_of,
     take_key,
 )
+from relay.order_files import NotFiled, OrderFiles
+from relay.order_replay import docket_of, kept_until_s
 from relay.tlog import TransparencyLog
-from wire.codec import U64, SecretRecord, decode, encode
-from wire.errors import BlindpostError
+from wire.codec import encode
 from wire.leaves import (
-    NOBODY,
-    NONCE_BYTES,
     AnswerLeaf,
     ChangeLeaf,
     ExitLeaf,
     Leaf,
-    Nonce,
     OpeningLeaf,
     OrderLeaf,
     SealedLeaf,
     change_key,
-    commitment,
-    preserved_until,
     read_leaf,
     sign_exit,
 )
-from wire.limits import ACCOUNT_BYTES_MAX, KEY_BYTES
+from wire.limits import KEY_BYTES
 from wire.note import NoteSigner
 from wire.signing import SigningKey
-from wire.tiles import ENTRY_BYTES_MAX
 
 __all__ = ["Desk", "Filed", "NotFiled"]
 
-ORDERS_FOLDER: Final = "orders"
 POLICY_NAME: Final = "policy.toml"
 _LOCK_NAME: Final = "desk.lock"
-_RECORD_BYTES_MAX: Final = 131_072
 _EXIT_STEPS: Final = {
     "": ("announced",),
     "announced": ("extended", "cancelled", "completed"),
     "extended": ("extended", "cancelled", "completed"),
     "cancelled": ("announced",),
 }
-
-
-class NotFiled(BlindpostError):
-    """The home has no private record of an order, or the log no such leaf."""
-
-
-class _OrderRecord(SecretRecord, frozen=True):
-    """N.order."""
-
-    leaf: Annotated[bytes, Meta(max_length=ENTRY_BYTES_MAX)]
-    name: Annotated[str, Meta(max_length=ACCOUNT_BYTES_MAX)]
-    subject_nonce: Nonce
-    seal_nonce: Nonce
-    sealed: bool
-
-
-class _SealedRecord(SecretRecord, frozen=True):
-    """N.answer, N.change."""
-
-    leaf: Annotated[bytes, Meta(max_length=ENTRY_BYTES_MAX)]
-    seal_nonce: Nonce
-    logged: U64
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +112,8 @@ class Desk:
         self._clock_s = clock_s
         self._entropy = entropy
         self._leaves: list[Leaf] = [read_leaf(entry) for entry in log.entries()]
-        self.docket = self._replay()
+        self._files = OrderFiles(home.path, entropy)
+        self.docket = docket_of(self._leaves, self._files)
 
     @classmethod
     @contextmanager
@@ -179,11 +148,9 @@ class Desk:
         Raises:
             OSError: it could not be written; it is not on the docket then.
         """
-        number, now_s = len(self.docket), self.now_s()
-        record, leaf = self._order_record(number, now_s, order)
-        self._write_record(f"{number}.order", record)
-        index = self._append(leaf)
-        return Filed(self.docket.receive(order), index, record.sealed)
+        sealed = self.policy.seals(order)
+        index = self._append(self._files.keep_order(len(self.docket), self.now_s(), order, sealed))
+        return Filed(self.docket.receive(order), index, sealed)
 
     def answer(self, number: int, answer: Answer, decision: Decision | None = None) -> Filed:
         """Answer an order, on the docket and in the log. The answer to a sealed order is sealed as long.
@@ -203,15 +170,8 @@ class Desk:
         state = (OrderState.HONOURED if honoured else OrderState.REFUSED).value
         text = AnswerLeaf(now_s, number, state, answer.outcome.value, answer.text, answer.given, answer.evidence)
         sealed = self.is_sealed(number)
-        index = self._append(self._seal(entry, "answer", text) if sealed else text)
-        return Filed(self.docket.answer(number, honoured, now_s, _until_s(entry.order, text)), index, sealed)
-
-    def _seal(self, entry: Entry, what: str, leaf: AnswerLeaf | ChangeLeaf) -> SealedLeaf:
-        """Keep a leaf as a private record; return what stands in the log in its place."""
-        record = _SealedRecord(encode(leaf), self._entropy(NONCE_BYTES), leaf.logged_at)
-        self._write_record(f"{entry.number}.{what}", record)
-        sealed = commitment(record.seal_nonce, record.leaf)
-        return SealedLeaf(leaf.logged_at, entry.number, what, sealed, entry.order.secret_until_s)
+        index = self._append(self._files.keep_sealed("answer", text, entry.order.secret_until_s) if sealed else text)
+        return Filed(self.docket.answer(number, honoured, now_s, kept_until_s(entry.order, text)), index, sealed)
 
     def capture(self, number: int, until_s: int) -> Filed:
         """Recording of what passes begins, until then. That of a sealed order is sealed: it tells what was asked.
@@ -222,7 +182,8 @@ class Desk:
         """
         entry = self.docket.capture(number, until_s, self.now_s())
         leaf, sealed = ChangeLeaf(self.now_s(), number, "capturing", until_s), self.is_sealed(number)
-        return Filed(entry, self._append(self._seal(entry, "change", leaf) if sealed else leaf), sealed)
+        logged = self._files.keep_sealed("change", leaf, entry.order.secret_until_s) if sealed else leaf
+        return Filed(entry, self._append(logged), sealed)
 
     def extend(self, number: int, deadline_s: int) -> Filed:
         """The authority moves an order's deadline.
@@ -299,11 +260,11 @@ class Desk:
             NotFiled: nothing of it is sealed, or the private record is missing.
         """
         opened = {leaf.index for leaf in self._leaves if isinstance(leaf, OpeningLeaf)}
-        openings = []
-        for index, leaf in enumerate(self._leaves):
-            if isinstance(leaf, SealedLeaf) and leaf.number == number and index not in opened:
-                record = self._record(number, leaf.what)
-                openings.append(OpeningLeaf(self.now_s(), index, record.seal_nonce, record.leaf))
+        openings = [
+            self._files.open(leaf, index, self.now_s())
+            for index, leaf in enumerate(self._leaves)
+            if isinstance(leaf, SealedLeaf) and leaf.number == number and index not in opened
+        ]
         if not openings:
             raise NotFiled(f"nothing of order {number} is sealed")
         return [self._append(opening) for opening in openings]
@@ -377,9 +338,7 @@ class Desk:
             if isinstance(leaf, AnswerLeaf) and leaf.number == number:
                 return leaf
             if isinstance(leaf, SealedLeaf) and leaf.number == number and leaf.what == "answer":
-                found = read_leaf(self._record(number, "answer").leaf)
-                assert isinstance(found, AnswerLeaf)
-                return found
+                return self._files.answer(number)
         return None
 
     def is_sealed(self, number: int) -> bool:
@@ -394,101 +353,11 @@ class Desk:
             for index, leaf in enumerate(self._leaves)
         )
 
-    def _order_record(self, number: int, now_s: int, order: Order) -> tuple[_OrderRecord, OrderLeaf | SealedLeaf]:
-        subject_nonce, seal_nonce = self._entropy(NONCE_BYTES), self._entropy(NONCE_BYTES)
-        subject = commitment(subject_nonce, order.scope.name.encode()) if order.scope.name else NOBODY
-        leaf = OrderLeaf(
-            now_s,
-            number,
-            order.kind.value,
-            order.issuer,
-            order.jurisdiction,
-            order.legal_basis,
-            order.received_s,
-            order.deadline_s,
-            order.scope.kind.value,
-            subject,
-            order.secret_until_s,
-        )
-        sealed = self.policy.seals(order)
-        record = _OrderRecord(encode(leaf), order.scope.name, subject_nonce, seal_nonce, sealed)
-        if not sealed:
-            return record, leaf
-        return record, SealedLeaf(now_s, number, "order", commitment(seal_nonce, record.leaf), order.secret_until_s)
-
     def _append(self, leaf: Leaf) -> int:
         index = self.log.size
         self.log.append([encode(leaf)], self._signer)
         self._leaves.append(leaf)
         return index
-
-    def _replay(self) -> Docket:
-        docket = Docket()
-        for leaf in self._leaves:
-            if isinstance(leaf, OrderLeaf) or (isinstance(leaf, SealedLeaf) and leaf.what == "order"):
-                docket.receive(self._order(leaf.number))
-            elif isinstance(leaf, AnswerLeaf) or (isinstance(leaf, SealedLeaf) and leaf.what == "answer"):
-                text = leaf if isinstance(leaf, AnswerLeaf) else self._answer(leaf.number)
-                until_s = _until_s(docket.entry(leaf.number).order, text)
-                docket.answer(leaf.number, text.state == OrderState.HONOURED.value, leaf.logged_at, until_s)
-            elif isinstance(leaf, SealedLeaf):
-                change = read_leaf(self._record(leaf.number, "change").leaf)
-                assert isinstance(change, ChangeLeaf)
-                _change(docket, change)
-            elif isinstance(leaf, ChangeLeaf):
-                _change(docket, leaf)
-        return docket
-
-    def _order(self, number: int) -> Order:
-        record = self._record(number, "order")
-        assert isinstance(record, _OrderRecord)
-        leaf = read_leaf(record.leaf)
-        assert isinstance(leaf, OrderLeaf)
-        return Order(
-            kind=OrderKind(leaf.kind),
-            issuer=leaf.issuer,
-            jurisdiction=leaf.jurisdiction,
-            legal_basis=leaf.legal_basis,
-            received_s=leaf.received_at,
-            deadline_s=leaf.deadline,
-            scope=Scope(ScopeKind(leaf.scope), record.name),
-            secret_until_s=leaf.secret_until,
-        )
-
-    def _answer(self, number: int) -> AnswerLeaf:
-        leaf = read_leaf(self._record(number, "answer").leaf)
-        assert isinstance(leaf, AnswerLeaf)
-        return leaf
-
-    def _record(self, number: int, what: str) -> _OrderRecord | _SealedRecord:
-        path = self.home.path / ORDERS_FOLDER / f"{number}.{what}"
-        if not path.is_file():
-            raise NotFiled(f"{path} is missing: without it the log's commitments of order {number} cannot be opened")
-        data = bounded(path, path.name, _RECORD_BYTES_MAX)
-        return decode(_OrderRecord, data, path.name) if what == "order" else decode(_SealedRecord, data, path.name)
-
-    def _write_record(self, name: str, record: SecretRecord) -> None:
-        folder = self.home.path / ORDERS_FOLDER
-        folder.mkdir(mode=0o700, exist_ok=True)
-        replace_file(folder / name, encode(record), 0o600)
-
-
-def _change(docket: Docket, leaf: ChangeLeaf) -> None:
-    if leaf.change == "extended":
-        docket.extend(leaf.number, leaf.deadline, leaf.logged_at)
-    elif leaf.change == "appealed":
-        docket.appeal(leaf.number, leaf.logged_at)
-    elif leaf.change == "capturing":
-        docket.capture(leaf.number, leaf.deadline, leaf.logged_at)
-    elif leaf.change == "withdrawn":
-        take = docket.take_back if docket.entry(leaf.number).until_s else docket.withdraw
-        take(leaf.number, leaf.logged_at)
-    elif leaf.change == "released":
-        docket.release(leaf.number, leaf.logged_at)
-
-
-def _until_s(order: Order, answer: AnswerLeaf) -> int:
-    return preserved_until(answer) if order.kind is OrderKind.PRESERVATION else 0
 
 
 def _policy_of(path: Path) -> Policy:
